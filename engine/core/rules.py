@@ -1,0 +1,174 @@
+"""What a field must hold, said once: checked at the door and shown in the API's schema.
+
+A field's rules stand in its annotation: ``name: Annotated[str, text(1, 200)]``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+import attrs
+
+Path = tuple[str | int, ...]
+
+
+@attrs.frozen(eq=False)
+class Rule:
+    """One rule: ``broken(value)`` says what is wrong or ``None``; ``schema`` is JSON Schema."""
+
+    broken: Callable[[Any], str | None]
+    schema: Mapping[str, Any]
+
+
+def text(shortest: int, longest: int) -> Rule:
+    """Text of so many characters, without NUL or lone surrogates (no store can keep those)."""
+
+    def broken(value: str) -> str | None:
+        if not shortest <= len(value) <= longest:
+            return f"must have {shortest} to {longest} characters, not {len(value)}"
+        if "\x00" in value:
+            return "must not contain NUL"
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            return "must not contain lone surrogates"
+        return None
+
+    return Rule(broken, {"minLength": shortest, "maxLength": longest})
+
+
+def between(least: float, most: float) -> Rule:
+    """A number from ``least`` to ``most``, both included."""
+
+    def broken(value: float) -> str | None:
+        return (
+            None if least <= value <= most else f"must be from {least:g} to {most:g}, not {value}"
+        )
+
+    return Rule(broken, {"minimum": least, "maximum": most})
+
+
+def string_map(most: int, longest: int) -> Rule:
+    """A map of at most ``most`` entries; keys to 100, values to ``longest`` characters."""
+    key_rule, value_rule = text(1, 100), text(0, longest)
+
+    def broken(value: Mapping[str, str]) -> str | None:
+        if len(value) > most:
+            return f"must have at most {most} entries, not {len(value)}"
+        for key, item in value.items():
+            if problem := key_rule.broken(key) or value_rule.broken(item):
+                return f"{key[:100]!r} {problem}"
+        return None
+
+    return Rule(
+        broken,
+        {"maxProperties": most, "additionalProperties": {"type": "string", "maxLength": longest}},
+    )
+
+
+# RFC 9110 §5.6.2 token; a value is visible ASCII with inner blanks (§5.5), so no CR, LF or NUL.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?|")
+_OWN_HEADERS = frozenset(
+    [
+        "host",
+        "content-length",
+        "connection",
+        "transfer-encoding",
+        "upgrade",
+        "te",
+        "trailer",
+        "expect",
+        "keep-alive",
+        "content-type",
+        "user-agent",
+        "accept-encoding",
+        "idempotency-key",
+        "traceparent",
+        "tracestate",
+    ]
+)
+_OWN_PREFIXES = ("webhook-", "x-task-", "proxy-")
+
+
+def _broken_header(name: str, value: str) -> str | None:
+    lower = name.lower()
+    if not _TOKEN.fullmatch(name) or len(name) > 100:
+        return f"{name[:100]!r} is not a header name"
+    if lower in _OWN_HEADERS or lower.startswith(_OWN_PREFIXES):
+        return f"{name!r} is set by the engine and cannot be overridden"
+    if not _HEADER_VALUE.fullmatch(value) or len(value) > 4096:
+        return f"the value of {name!r} must be visible ASCII, at most 4096 characters"
+    return None
+
+
+def _broken_headers(value: Mapping[str, str]) -> str | None:
+    if len(value) > 20:
+        return f"must have at most 20 headers, not {len(value)}"
+    if len({name.lower() for name in value}) < len(value):
+        return "names the same header twice"
+    return next((problem for item in value.items() if (problem := _broken_header(*item))), None)
+
+
+HEADERS = Rule(
+    _broken_headers,
+    {"maxProperties": 20, "additionalProperties": {"type": "string", "maxLength": 4096}},
+)
+
+_URL_CHARACTERS = re.compile(r"[!-\[\]-~]+")  # visible ASCII without the backslash
+
+
+def _broken_url(value: str) -> str | None:
+    if not 1 <= len(value) <= 2048:
+        return f"must have 1 to 2048 characters, not {len(value)}"
+    if not _URL_CHARACTERS.fullmatch(value):
+        return "must be ASCII without blanks, backslashes or control characters"
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        return f"is not a URL: {error}"
+    if parts.scheme not in ("http", "https"):
+        return "must begin with http:// or https://"
+    if not parts.hostname or any(
+        not label for label in parts.hostname.removesuffix(".").split(".")
+    ):
+        return "must name a host"
+    if parts.username is not None or parts.password is not None:
+        return "must not carry a user name or password"
+    if len(parts.hostname) > 253 or any(len(label) > 63 for label in parts.hostname.split(".")):
+        return "has a host name that is too long"
+    if port == 0:
+        return "must have a port from 1 to 65535"
+    return None
+
+
+HTTP_URL = Rule(_broken_url, {"format": "uri", "minLength": 1, "maxLength": 2048})
+
+
+def rules_of(annotation: Any) -> tuple[Rule, ...]:
+    """The rules an annotation carries, also behind ``| None``."""
+    if get_origin(annotation) is Annotated:
+        return tuple(extra for extra in get_args(annotation)[1:] if isinstance(extra, Rule))
+    return tuple(rule for part in get_args(annotation) for rule in rules_of(part))
+
+
+@cache
+def _ruled_fields(cls: Any) -> tuple[tuple[str, tuple[Rule, ...]], ...]:
+    hints = get_type_hints(cls, include_extras=True)
+    return tuple((field.name, rules_of(hints[field.name])) for field in attrs.fields(cls))
+
+
+def problems_of(instance: Any) -> Iterator[tuple[Path, str]]:
+    """Every broken rule of an attrs instance and of the attrs instances in it."""
+    cls: Any = type(instance)
+    for name, rules in _ruled_fields(cls):
+        value = getattr(instance, name)
+        if rules and value is not None:
+            for rule in rules:
+                if problem := rule.broken(value):
+                    yield (name,), problem
+        elif attrs.has(type(value)):
+            yield from (((name, *path), detail) for path, detail in problems_of(value))

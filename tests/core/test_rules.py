@@ -1,0 +1,237 @@
+"""The rules of single fields, with what they say when broken."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import attrs
+import pytest
+from hypothesis import given, strategies as st
+
+from engine.core.rules import (
+    HEADERS,
+    HTTP_URL,
+    Rule,
+    between,
+    problems_of,
+    rules_of,
+    string_map,
+    text,
+)
+
+
+def said(rule: Rule, value: object) -> str:
+    return rule.broken(value) or ""
+
+
+# -- text, numbers, maps -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("ab", ""),
+        ("größe", ""),
+        ("\U0001f600" * 5, ""),
+        ("a", "must have 2 to 5 characters, not 1"),
+        ("abcdef", "must have 2 to 5 characters, not 6"),
+        ("a\x00b", "must not contain NUL"),
+        ("a\ud800b", "must not contain lone surrogates"),
+    ],
+)
+def test_text(value: str, problem: str) -> None:
+    assert said(text(2, 5), value) == problem
+
+
+@given(st.text(st.characters(codec=None), max_size=10))
+def test_text_that_passes_can_be_stored_anywhere(value: str) -> None:
+    if text(0, 10).broken(value) is None:
+        value.encode()
+        assert "\x00" not in value
+
+
+@pytest.mark.parametrize(
+    ("value", "fine"),
+    [(1, True), (2.5, True), (3, True), (0.9, False), (3.1, False), (float("nan"), False)],
+)
+def test_between(value: float, fine: bool) -> None:
+    assert (between(1, 3).broken(value) is None) is fine
+
+
+def test_between_names_its_bounds() -> None:
+    assert said(between(0.1, 1800), 5000) == "must be from 0.1 to 1800, not 5000"
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({}, ""),
+        ({"a": "b", "c": ""}, ""),
+        ({"a": "", "b": "", "c": ""}, "must have at most 2 entries, not 3"),
+        ({"": "b"}, "'' must have 1 to 100 characters, not 0"),
+        ({"k" * 101: "b"}, f"'{'k' * 100}' must have 1 to 100 characters, not 101"),
+        ({"a": "12345"}, "'a' must have 0 to 4 characters, not 5"),
+        ({"a": "\x00"}, "'a' must not contain NUL"),
+    ],
+)
+def test_string_map(value: dict[str, str], problem: str) -> None:
+    assert said(string_map(2, 4), value) == problem
+
+
+def test_rules_show_in_the_schema() -> None:
+    assert text(1, 2).schema == {"minLength": 1, "maxLength": 2}
+    assert between(1, 2).schema == {"minimum": 1, "maximum": 2}
+    assert string_map(3, 4).schema["maxProperties"] == 3
+
+
+# -- headers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer abc=="},
+        {"X-Empty": ""},
+        {"X-Inner": "a \t b"},
+        {"!#$%&'*+.^_`|~": "~"},
+        {"a" * 100: "x" * 4096},
+        {f"X-{n}": "v" for n in range(20)},
+    ],
+    ids=lambda headers: str(headers)[:30],
+)
+def test_headers_that_may_go_out(headers: dict[str, str]) -> None:
+    assert HEADERS.broken(headers) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "part"),
+    [
+        ({f"X-{n}": "v" for n in range(21)}, "at most 20 headers, not 21"),
+        ({"X-A": "1", "x-a": "2"}, "names the same header twice"),
+        ({"": "v"}, "is not a header name"),
+        ({"a b": "v"}, "is not a header name"),
+        ({"a:": "v"}, "is not a header name"),
+        ({"a\n": "v"}, "is not a header name"),
+        ({"ä": "v"}, "is not a header name"),
+        ({"a" * 101: "v"}, "is not a header name"),
+        ({"X": "a\r\nInjected: b"}, "visible ASCII"),
+        ({"X": "a\n"}, "visible ASCII"),
+        ({"X": "a\x00"}, "visible ASCII"),
+        ({"X": "ä"}, "visible ASCII"),
+        ({"X": " a"}, "visible ASCII"),
+        ({"X": "a\t"}, "visible ASCII"),
+        ({"X": "x" * 4097}, "at most 4096 characters"),
+        ({"Host": "v"}, "cannot be overridden"),
+        ({"CONTENT-LENGTH": "1"}, "cannot be overridden"),
+        ({"Transfer-Encoding": "chunked"}, "cannot be overridden"),
+        ({"Connection": "close"}, "cannot be overridden"),
+        ({"User-Agent": "v"}, "cannot be overridden"),
+        ({"Idempotency-Key": "v"}, "cannot be overridden"),
+        ({"Webhook-Signature": "v"}, "cannot be overridden"),
+        ({"X-Task-Hops": "0"}, "cannot be overridden"),
+        ({"Proxy-Authorization": "v"}, "cannot be overridden"),
+        ({"Good": "v", "Bad ": "v"}, "'Bad ' is not"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_headers_that_may_not(headers: dict[str, str], part: str) -> None:
+    assert part in said(HEADERS, headers)
+
+
+# -- URLs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h",
+        "https://example.com/a/b?c=d&e=%20#f",
+        "HTTP://EXAMPLE.COM/",
+        "http://example.com./",
+        "http://127.0.0.1:8080/",
+        "http://[::1]:65535/",
+        "http://h:/",
+        "http://" + "a" * 63 + ".example/",
+        "http://xn--mnchen-3ya.example/",
+        "http://h/" + "x" * 2039,
+    ],
+    ids=lambda url: url[:40],
+)
+def test_urls_that_may_be_called(url: str) -> None:
+    assert HTTP_URL.broken(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("", "1 to 2048 characters"),
+        ("http://h/" + "x" * 2040, "1 to 2048 characters"),
+        ("http://h/a b", "without blanks"),
+        ("http://h/\n", "without blanks"),
+        ("http://h\\@x/", "backslashes"),
+        ("http://h/\x7f", "control characters"),
+        ("http://münchen.example/", "must be ASCII"),
+        ("http://127。0。0。1/", "must be ASCII"),
+        ("http://[::1/", "is not a URL"),
+        ("http://h:65536/", "is not a URL"),
+        ("http://h:-1/", "is not a URL"),
+        ("http://h:abc/", "is not a URL"),
+        ("http://h:0/", "a port from 1 to 65535"),
+        ("ftp://h/", "http:// or https://"),
+        ("file:///etc/passwd", "http:// or https://"),
+        ("javascript:alert(1)", "http:// or https://"),
+        ("//h/", "http:// or https://"),
+        ("h/path", "http:// or https://"),
+        ("http:///path", "must name a host"),
+        ("http://", "must name a host"),
+        ("http://:80/", "must name a host"),
+        ("http://./", "must name a host"),
+        ("http://a..b/", "must name a host"),
+        ("http://.a/", "must name a host"),
+        ("http://a../", "must name a host"),
+        ("http://user@h/", "user name or password"),
+        ("http://user:pw@h/", "user name or password"),
+        ("http://@h/", "user name or password"),
+        ("http://" + "a" * 64 + ".example/", "too long"),
+        ("http://" + "a." * 127 + "a/", "too long"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_urls_that_may_not(url: str, part: str) -> None:
+    assert part in said(HTTP_URL, url)
+
+
+@given(st.text(max_size=50) | st.text(max_size=50).map(lambda rest: f"http://{rest}"))
+def test_any_text_is_a_url_or_refused(url: str) -> None:
+    HTTP_URL.broken(url)  # never raises
+
+
+# -- finding the rules of a class --------------------------------------------------------------
+
+SHORT = text(0, 1)
+
+
+@attrs.frozen
+class Inner:
+    word: Annotated[str, SHORT]
+
+
+@attrs.frozen
+class Outer:
+    plain: int
+    word: Annotated[str, SHORT, "a note"]
+    maybe: Annotated[str, SHORT] | None
+    inner: Inner | None
+
+
+def test_rules_stand_in_the_annotation() -> None:
+    assert rules_of(Annotated[str, SHORT, "a note"]) == (SHORT,)
+    assert rules_of(Annotated[str, SHORT] | None) == (SHORT,)
+    assert rules_of(int) == ()
+
+
+def test_problems_are_found_at_any_depth() -> None:
+    assert list(problems_of(Outer(1, "a", None, None))) == []
+    found = problems_of(Outer(1, "ab", "cd", Inner("ef")))
+    assert [path for path, _ in found] == [("word",), ("maybe",), ("inner", "word")]
