@@ -1,0 +1,140 @@
+"""An executor: takes a task, calls its callback, stores what came of it; one hundred of them run.
+
+The call is never inside a shield. Its result is: once the callback has answered, the result is
+stored even while the engine stops, else the callback would be repeated for nothing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import attrs
+import trio
+
+from engine.config import EngineConfig
+from engine.core.callback import build_request
+from engine.core.commands import Finish
+from engine.core.outcome import Answer
+from engine.core.task import ErrorClass, Lane, Task, TaskId
+from engine.errors import (
+    ClaimLost,
+    EngineStopping,
+    Overloaded,
+    StoreUnavailable,
+    TaskNotFound,
+)
+from engine.messages import Next, QueueMessage, RepositoryMessage, Request
+from engine.ports.callback_net import CallbackNet, Caller
+from engine.ports.clock import Clock
+from engine.ports.rng import Rng
+
+from .mailbox import Inbox
+
+
+class InFlight:
+    """The attempts that are running now, and how to cut one off."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[TaskId, tuple[int, trio.CancelScope]] = {}
+        self.late_results = 0  # results that came after somebody else had moved the task on
+
+    def __len__(self) -> int:
+        return len(self._scopes)
+
+    def enter(self, task: Task, scope: trio.CancelScope) -> None:
+        """An attempt begins."""
+        self._scopes[task.id] = (task.attempt, scope)
+
+    def leave(self, task: Task) -> None:
+        """It has ended."""
+        if self._scopes.get(task.id, (0, None))[0] == task.attempt:
+            del self._scopes[task.id]
+
+    def moved_on(self, task: Task, attempt: int) -> None:
+        """The stored task has left the attempt: if it still runs, cut it off."""
+        running, scope = self._scopes.get(task.id, (0, None))
+        if scope is not None and running <= attempt:
+            scope.cancel(reason=f"task {task.id} is {task.status}")
+
+
+@attrs.frozen
+class ExecutorKit:
+    """What all executors share."""
+
+    queue: Inbox[QueueMessage]
+    repository: Inbox[RepositoryMessage]
+    net: CallbackNet
+    clock: Clock
+    rng: Rng
+    config: EngineConfig
+    in_flight: InFlight
+    owner: str
+    user_agent: str
+
+
+async def executor(kit: ExecutorKit, *, task_status: trio.TaskStatus[None]) -> None:
+    """Owns its connections. Asks the queue for a task, runs it, stores the result, again and
+    again. Stops when the queue drains; cut off, it puts its task back first."""
+    async with kit.net.open_caller() as caller:
+        task_status.started()
+        while True:
+            try:
+                task = await kit.queue.ask(partial(Next, Lane.RUN, owner=kit.owner))
+            except EngineStopping:
+                return
+            except (ClaimLost, TaskNotFound):
+                continue
+            except (Overloaded, StoreUnavailable):
+                await trio.sleep(kit.config.store_retry_s)
+                continue
+            await _attempt(kit, caller, task)
+
+
+async def _attempt(kit: ExecutorKit, caller: Caller, task: Task) -> None:
+    """One attempt and its record. Raises only when the executor itself is cut off."""
+    started_at, began = kit.clock.now(), kit.clock.monotonic()
+    answer = Answer(error_class=ErrorClass.INTERRUPTED, error="the server stopped")
+    try:
+        with trio.CancelScope() as scope:
+            kit.in_flight.enter(task, scope)
+            answer = await _call(kit, caller, task)
+    finally:
+        kit.in_flight.leave(task)
+        finish = Finish(
+            task_id=task.id,
+            owner=kit.owner,
+            attempt=task.attempt,
+            answer=answer,
+            started_at=started_at,
+            duration_s=kit.clock.monotonic() - began,
+            jitter=kit.rng.random(),
+        )
+        with trio.move_on_after(kit.config.cleanup_timeout_s, shield=True) as bound:
+            await _store(kit, finish)
+    if bound.cancelled_caught:  # the store is in trouble, but nobody hurries us: keep the slot
+        await _store(kit, finish)
+
+
+async def _call(kit: ExecutorKit, caller: Caller, task: Task) -> Answer:
+    span_id = f"{kit.rng.getrandbits(64):016x}"
+    try:
+        request = build_request(task, kit.clock.now(), span_id, kit.user_agent)
+        return await caller.call(request)
+    except Exception as error:  # noqa: BLE001 - one task's trouble must not end the others
+        return Answer(error_class=ErrorClass.CRASHED, error=f"{type(error).__name__}: {error}")
+
+
+async def _store(kit: ExecutorKit, finish: Finish) -> None:
+    """Store the result, however long the store needs. A late result changes nothing."""
+    while True:
+        try:
+            await kit.repository.ask(partial(Request, finish))
+        except (ClaimLost, TaskNotFound):
+            kit.in_flight.late_results += 1
+            return
+        except EngineStopping:
+            return
+        except (Overloaded, StoreUnavailable):
+            await trio.sleep(kit.config.store_retry_s)
+        else:
+            return

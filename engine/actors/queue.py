@@ -1,0 +1,235 @@
+"""The queue actor: decides who gets which task next.
+
+Executors and clients ask it for work with a one-shot reply. When it has a task for one of them, it
+passes the question on to the repository, which claims the task and answers the asker itself. So
+one message crosses each border, the asker cannot get a task that is not durably its own, and no
+credits have to be counted: an open question *is* a credit.
+
+It never awaits a send. Where the repository has no room, it keeps task and asker and tries again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from datetime import timedelta
+from typing import assert_never
+
+import trio
+
+from engine.config import EngineConfig
+from engine.core.backlog import Backlog, Page
+from engine.core.commands import Claim, Refill, Take
+from engine.core.task import Lane, TaskId
+from engine.errors import EngineStopping, Overloaded, QueueEmpty
+from engine.messages import (
+    Next,
+    Offered,
+    QueueMessage,
+    Refilled,
+    RepositoryMessage,
+    Request,
+    Withdrawn,
+)
+from engine.ports.broker import Delivery
+from engine.ports.clock import Clock
+
+from .mailbox import Inbox
+
+_BUSY_PAUSE_S = 0.005  # before a full repository inbox is tried again
+_LONGEST_SLEEP_S = 60.0  # the wall clock may be set; look at it now and then
+
+
+class _RefillReply:
+    """Passes a page that was read from the store on to the queue's own inbox."""
+
+    abandoned = False
+
+    def __init__(self, queue: Queue, lane: Lane) -> None:
+        self._queue = queue
+        self._lane = lane
+
+    def answer(self, value: Page) -> None:
+        self._queue.refilled(Refilled(self._lane, value))
+
+    def fail(self, error: Exception) -> None:  # noqa: ARG002 - the repository has logged it
+        self._queue.refilled(Refilled(self._lane, None))
+
+
+class Queue:
+    """Owns the backlog windows and the askers. Receives ``QueueMessage``s; sends ``Request``s to
+    the repository. Stops when its inbox is closed and empty, and sends home who still asks."""
+
+    def __init__(
+        self,
+        inbox: Inbox[QueueMessage],
+        repository: Inbox[RepositoryMessage],
+        clock: Clock,
+        config: EngineConfig,
+    ) -> None:
+        self._inbox = inbox
+        self._repository = repository
+        self._clock = clock
+        self._config = config
+        self._backlogs = {lane: Backlog(config.window) for lane in Lane}
+        self._askers: dict[Lane, deque[Next]] = {lane: deque() for lane in Lane}
+        self._pages: list[Refilled] = []
+        self._busy_s: float | None = None  # when the repository or the store must be left alone
+        self._lost_track = False
+
+    def __repr__(self) -> str:
+        lanes = ", ".join(
+            f"{lane} {backlog!r} {len(self._askers[lane])} askers"
+            for lane, backlog in self._backlogs.items()
+        )
+        return f"<Queue {lanes}>"
+
+    @property
+    def waiting(self) -> dict[Lane, int]:
+        """Open questions per lane: for ``run`` these are the idle executors."""
+        return {lane: sum(not a.reply.abandoned for a in self._askers[lane]) for lane in Lane}
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until the inbox ends."""
+        self._hand_out()
+        task_status.started()
+        try:
+            while True:
+                with trio.move_on_after(self._pause_s()):
+                    self._handle(await self._inbox.receive())
+                for message in self._inbox.receive_nowait():
+                    self._handle(message)
+                self._hand_out()
+        except trio.EndOfChannel:
+            pass
+        finally:
+            self._inbox.abandon()
+            for askers in self._askers.values():
+                for asker in askers:
+                    asker.reply.fail(EngineStopping())
+
+    def refilled(self, message: Refilled) -> None:
+        """A page was read. Kept even if the inbox is full: there is one per lane at most."""
+        self._pages.append(message)
+        with contextlib.suppress(Overloaded):  # then it is awake, and looks at its pages anyway
+            self._inbox.tell(message)
+
+    def withdraw(self, task_ids: tuple[TaskId, ...]) -> None:
+        """These tasks wait no longer. If there is no room to say so, claims for them will fail."""
+        with contextlib.suppress(Overloaded):
+            self._inbox.tell(Withdrawn(task_ids))
+
+    def lost_track(self) -> None:
+        """Tasks that were handed out may still wait in the store."""
+        self._lost_track = True
+        with contextlib.suppress(Overloaded):
+            self._inbox.tell(Withdrawn(()))
+
+    def _handle(self, message: QueueMessage) -> None:
+        match message:
+            case Next():
+                self._ask(message)
+            case Offered(delivery=delivery):
+                self._offer(delivery)
+            case Withdrawn(task_ids=task_ids):
+                for backlog in self._backlogs.values():
+                    for task_id in task_ids:
+                        backlog.remove(task_id)
+            case Refilled():
+                pass  # it only wakes us; the page stands in self._pages
+            case _:
+                assert_never(message)
+
+    def _ask(self, asker: Next) -> None:
+        askers = self._askers[asker.lane]
+        if asker.owner is None and len(askers) >= self._config.takers_max:
+            self._askers[asker.lane] = deque(a for a in askers if not a.reply.abandoned)
+            if len(self._askers[asker.lane]) >= self._config.takers_max:
+                asker.reply.fail(Overloaded("too many clients wait for a task"))
+            else:
+                self._askers[asker.lane].append(asker)
+        else:
+            askers.append(asker)
+
+    def _offer(self, delivery: Delivery) -> None:
+        now = self._clock.now()
+        if delivery.missed:
+            for backlog in self._backlogs.values():
+                backlog.forget()
+        for hint in delivery.hints:
+            self._backlogs[hint.lane].offer(hint.entry, now)
+
+    def _hand_out(self) -> None:
+        """Match tasks and askers, as far as both are there."""
+        now = self._clock.now()
+        self._busy_s = None
+        for page in self._pages:
+            backlog = self._backlogs[page.lane]
+            if page.page is None:
+                backlog.refill_failed()
+                self._busy_s = self._config.store_retry_s
+            else:
+                backlog.refill(page.page, now)
+        self._pages.clear()
+        if self._lost_track:
+            self._lost_track = False
+            for backlog in self._backlogs.values():
+                backlog.forget()
+        for lane, backlog in self._backlogs.items():
+            while (asker := self._first_asker(lane)) is not None:
+                task_id = backlog.pick(now)
+                if task_id is None:
+                    break
+                if not self._forward(asker, task_id):
+                    backlog.forget()  # it is in the store; the refill brings it back
+                    break
+                self._askers[lane].popleft()
+            self._refill_if_low(lane, backlog)
+            if backlog.drained:
+                self._send_home(lane)
+
+    def _first_asker(self, lane: Lane) -> Next | None:
+        askers = self._askers[lane]
+        while askers and askers[0].reply.abandoned:
+            askers.popleft()
+        return askers[0] if askers else None
+
+    def _forward(self, asker: Next, task_id: TaskId) -> bool:
+        command = (
+            Claim(task_id, asker.owner) if asker.owner is not None else Take(task_id, asker.lease_s)
+        )
+        return self._tell_repository(Request(command, asker.reply))
+
+    def _refill_if_low(self, lane: Lane, backlog: Backlog) -> None:
+        if backlog.wants_refill and self._busy_s is None:
+            request = Request(Refill(lane, self._config.window), _RefillReply(self, lane))
+            if self._tell_repository(request):
+                backlog.refill_started()
+
+    def _tell_repository(self, request: RepositoryMessage) -> bool:
+        try:
+            self._repository.tell(request)
+        except Overloaded:
+            self._busy_s = self._busy_s or _BUSY_PAUSE_S
+            return False
+        return True
+
+    def _send_home(self, lane: Lane) -> None:
+        """Nothing is ready: answer those who do not want to wait for it."""
+        patient: deque[Next] = deque()
+        for asker in self._askers[lane]:
+            if asker.patient:
+                patient.append(asker)
+            else:
+                asker.reply.fail(QueueEmpty())
+        self._askers[lane] = patient
+
+    def _pause_s(self) -> float:
+        """How long nothing has to be done, unless a message comes."""
+        if self._busy_s is not None:
+            return self._busy_s
+        now = self._clock.now()
+        dues = [due for lane in Lane if self._askers[lane]
+                if (due := self._backlogs[lane].next_due()) is not None]  # fmt: skip
+        soonest = min(dues, default=now + timedelta(seconds=_LONGEST_SLEEP_S))
+        return min(max((soonest - now).total_seconds(), 0.0), _LONGEST_SLEEP_S)

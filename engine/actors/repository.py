@@ -1,0 +1,173 @@
+"""The repository actor: the only one that changes stored tasks.
+
+It takes whatever is in its inbox, applies it in one transaction, answers everybody, and then tells
+others what has become durable. While one transaction is being written to disk the next batch
+gathers, so many small changes share one fsync without anybody waiting on purpose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import attrs
+import trio
+
+from engine.config import EngineConfig
+from engine.core.batch import Batch, Records
+from engine.core.changes import Changes
+from engine.core.commands import Claim, Finish, Release, Take
+from engine.core.outcome import Answer
+from engine.core.task import Attempt, ErrorClass, Event, Task
+from engine.errors import EngineError, Overloaded, StoreConflict, StoreError, StoreUnavailable
+from engine.messages import RepositoryMessage, Request
+from engine.ports.clock import Clock
+from engine.ports.store import Store
+
+from .mailbox import Inbox, Reply
+
+_CONFLICT_TRIES = 5
+_log = logging.getLogger("ringback.repository")
+
+
+@attrs.frozen
+class Applied:
+    """What one transaction made durable."""
+
+    tasks: tuple[Task, ...]
+    events: tuple[Event, ...]
+    attempts: tuple[Attempt, ...]
+
+
+class Announcer(Protocol):
+    """Told after every commit. Must not block or raise."""
+
+    def __call__(self, applied: Applied) -> None:
+        """These changes are durable."""
+        ...
+
+    def lost_track(self) -> None:
+        """A transaction failed: tasks that were to be claimed still wait in the store."""
+        ...
+
+
+class Repository:
+    """Owns the store's write side. Receives ``Request``s; answers each; announces what is durable.
+    Stops when its inbox is closed and empty."""
+
+    def __init__(
+        self,
+        inbox: Inbox[RepositoryMessage],
+        store: Store,
+        clock: Clock,
+        config: EngineConfig,
+        announce: Announcer,
+    ) -> None:
+        self._inbox = inbox
+        self._store = store
+        self._clock = clock
+        self._config = config
+        self._announce = announce
+        self.commits = 0
+        self.store_error: StoreUnavailable | None = None  # what the last transaction met
+
+    async def run(self, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        """Serve until the inbox ends. It outlives cancellation, because those who are being
+        cancelled still have results to store: only ``task_status``'s scope can end it early."""
+        with trio.CancelScope(shield=True) as scope:
+            task_status.started(scope)
+            try:
+                while True:
+                    first = await self._inbox.receive()
+                    rest = self._inbox.receive_nowait(self._config.commit_batch - 1)
+                    await self._serve([first, *rest])
+            except trio.EndOfChannel:
+                pass
+            finally:
+                self._inbox.abandon()
+
+    async def _serve(self, requests: Sequence[RepositoryMessage]) -> None:
+        try:
+            applied, results = await self._commit(requests)
+        except StoreUnavailable as error:
+            self._note(error)
+            for request in requests:
+                request.reply.fail(error)
+            self._announce.lost_track()  # the queue has let go of tasks it wanted claimed
+            return
+        except StoreError as error:
+            if len(requests) == 1:
+                requests[0].reply.fail(error)
+                return
+            for request in requests:  # one of them is at fault: it must not sink the others
+                await self._serve([request])
+            return
+        self._note(None)
+        self.commits += 1
+        for request, result in zip(requests, results, strict=True):
+            if isinstance(result, EngineError):
+                request.reply.fail(result)
+            else:
+                self._give_back_if_abandoned(request, result)
+                request.reply.answer(result)
+        self._announce(applied)
+
+    async def _commit(self, requests: Sequence[RepositoryMessage]) -> tuple[Applied, list[Any]]:
+        for _ in range(_CONFLICT_TRIES):
+            with contextlib.suppress(StoreConflict):
+                return await self._store.transact(lambda records: self._apply(records, requests))
+        raise StoreUnavailable("others keep changing the same tasks")
+
+    def _give_back_if_abandoned(self, request: RepositoryMessage, result: Any) -> None:
+        """Whoever wanted this task was cancelled while it was being claimed: nobody will run it."""
+        if not request.reply.abandoned:
+            return
+        match request.command:
+            case Take(task_id=task_id):
+                give_back: Release | Finish = Release(task_id)
+            case Claim(task_id=task_id, owner=owner):
+                answer = Answer(error_class=ErrorClass.INTERRUPTED, error="it never began")
+                give_back = Finish(
+                    task_id=task_id,
+                    owner=owner,
+                    attempt=result.attempt,
+                    answer=answer,
+                    started_at=result.updated_at,
+                    duration_s=0.0,
+                    jitter=0.0,
+                )
+            case _:
+                return
+        with contextlib.suppress(Overloaded):  # then the lease ends by time
+            self._inbox.tell(Request(give_back, Reply()))
+
+    def _note(self, error: StoreUnavailable | None) -> None:
+        if error is not None and self.store_error is None:
+            _log.error("the store does not answer: %s", error)
+        if error is None and self.store_error is not None:
+            _log.warning("the store answers again")
+        self.store_error = error
+
+    def _apply(
+        self, records: Records, requests: Sequence[RepositoryMessage]
+    ) -> tuple[Applied, list[Any]]:
+        """Runs inside the transaction, perhaps in another thread."""
+        batch = Batch(records)
+        named = (getattr(request.command, "task_id", None) for request in requests)
+        batch.prefetch(task_id for task_id in named if task_id is not None)
+        changes = Changes(batch, self._config, self._clock.now())
+        results = [self._outcome(changes, request) for request in requests]
+        batch.flush()
+        applied = Applied(tuple(batch.changed.values()), tuple(batch.events), tuple(batch.attempts))
+        return applied, results
+
+    def _outcome(self, changes: Changes, request: RepositoryMessage) -> Any:
+        """The command's result, or the ``EngineError`` that refuses it."""
+        try:
+            return changes.apply(request.command)
+        except StoreError:
+            raise
+        except EngineError as refused:
+            return refused

@@ -1,0 +1,42 @@
+"""The timers: what happens because time passes, not because somebody asks."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import trio
+
+from engine.config import EngineConfig
+from engine.core.commands import Prune, Sweep
+from engine.errors import EngineStopping, Overloaded, StoreError
+from engine.messages import RepositoryMessage, Request
+
+from .mailbox import Inbox
+
+
+async def sweeper(repository: Inbox[RepositoryMessage], config: EngineConfig) -> None:
+    """Ends leases and deadlines that have passed. Stops when the repository does."""
+    await _repeat(
+        repository, Sweep(config.commit_batch), config.commit_batch, config.sweep_interval_s
+    )
+
+
+async def pruner(repository: Inbox[RepositoryMessage], config: EngineConfig) -> None:
+    """Removes records older than what is kept. Stops when the repository does."""
+    await _repeat(
+        repository, Prune(config.prune_batch), config.prune_batch, config.prune_interval_s
+    )
+
+
+async def _repeat(
+    repository: Inbox[RepositoryMessage], command: Sweep | Prune, full: int, interval_s: float
+) -> None:
+    while True:
+        try:
+            done: int = await repository.ask(partial(Request, command))
+        except EngineStopping:
+            return
+        except (Overloaded, StoreError):
+            done = 0  # the next round will do it
+        if done < full:
+            await trio.sleep(interval_s)

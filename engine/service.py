@@ -1,0 +1,365 @@
+"""The engine's handle: what the web part and embedding programs call.
+
+Each call that changes something sends one message to one actor and waits for the answer. If the
+caller is cancelled meanwhile, the change happens or does not, but never by half.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import attrs
+import trio
+
+from .actors.executor import InFlight
+from .actors.mailbox import Inbox, Reply
+from .actors.repository import Repository
+from .actors.status import EventFilter, StatusHub, Watcher
+from .config import EngineConfig
+from .core.commands import (
+    AnyCommand,
+    Cancel,
+    Command,
+    Create,
+    Created,
+    Execute,
+    IdempotencyKey,
+    Release,
+    Retry,
+    Take,
+    Update,
+)
+from .core.explain import Explanation, explain
+from .core.lifecycle import ENDED
+from .core.queries import Kept, TaskQuery
+from .core.tally import AttemptFigures, Tally
+from .core.task import Attempt, Event, Lane, Status, Task, TaskId, TaskSpec
+from .errors import (
+    ClaimLost,
+    CursorExpired,
+    EngineStopping,
+    IllegalTransition,
+    InvalidTask,
+    QueueEmpty,
+    TaskNotFound,
+)
+from .messages import Next, QueueMessage, RepositoryMessage, Request
+from .ports.clock import Clock
+from .ports.ids import Ids
+from .ports.store import Store
+
+R = TypeVar("R")
+
+
+@attrs.frozen(kw_only=True)
+class Stats:
+    """How the engine does. Counts are exact; attempts and latency speak of this process."""
+
+    counts: Mapping[Status, int]
+    queue_depth: int
+    oldest_waiting_s: float | None
+    executors: int
+    executors_busy: int
+    attempts: AttemptFigures
+    late_results: int
+    commits: int
+    watchers: int
+    newest_event: int
+
+
+@attrs.frozen(kw_only=True)
+class EngineParts:
+    """What the handle holds on to; put together by ``runtime``."""
+
+    config: EngineConfig
+    store: Store
+    clock: Clock
+    ids: Ids
+    repository_inbox: Inbox[RepositoryMessage]
+    queue_inbox: Inbox[QueueMessage]
+    repository: Repository
+    hub: StatusHub
+    in_flight: InFlight
+    tally: Tally
+    drain: Callable[[], None]
+    cut: Callable[[], None]
+
+
+class Watch:
+    """A stream of events: first what was missed, then what happens, without gap or repetition."""
+
+    def __init__(self, parts: EngineParts, wanted: EventFilter, after: int | None) -> None:
+        self._parts = parts
+        self._wanted = wanted
+        self._live: Watcher | None = None
+        if after is None:
+            self._live = parts.hub.add(wanted)
+            after = self._live.after
+        self.position = after  # every wanted event up to here has been given out
+
+    async def receive(self) -> Sequence[Event]:
+        """The next events, at least one. Raises ``CursorExpired`` if the events to resume from
+        are gone, ``WatcherLagged`` if the caller was too slow, ``EngineStopping`` at the end."""
+        while self._live is None or self.position < self._live.after:
+            if events := await self._missed():
+                return events
+        events = await self._live.receive()
+        self.position = events[-1].seq
+        return events
+
+    async def _missed(self) -> list[Event]:
+        """A page of what was missed. Goes live as soon as the rest is less than a page."""
+        page_size = self._parts.config.event_page
+        oldest, _ = await self._parts.store.event_range()
+        if self.position + 1 < oldest:
+            raise CursorExpired(self.position, oldest)
+        page = await self._parts.store.events(self.position, page_size)
+        if self._live is None and len(page) < page_size:
+            self._live = self._parts.hub.add(self._wanted)
+        if self._live is not None:
+            page = [event for event in page if event.seq <= self._live.after]
+        if page:
+            self.position = page[-1].seq
+        elif self._live is not None:
+            self.position = max(self.position, self._live.after)
+        return [event for event in page if self._wanted.matches(event)]
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._live is not None:
+            self._parts.hub.remove(self._live)
+
+
+class Engine:
+    """The handle of a running engine. Get one from ``open_engine``."""
+
+    def __init__(self, parts: EngineParts) -> None:
+        self._parts = parts
+        self._stopping = False
+
+    def __repr__(self) -> str:
+        state = "stopping" if self._stopping else "running"
+        return f"<Engine {state}, {len(self._parts.in_flight)} attempts in flight>"
+
+    @property
+    def config(self) -> EngineConfig:
+        """The settings it runs with."""
+        return self._parts.config
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it takes no new work."""
+        return self._stopping
+
+    def stop(self) -> None:
+        """Take and hand out no new work from now on. Running attempts get ``grace_s``. Everything
+        ends with the block of ``open_engine``."""
+        self._stopping = True
+        self._parts.drain()
+
+    def cut(self) -> None:
+        """Wait for nothing: cut running attempts off; they are put back to be repeated."""
+        self.stop()
+        self._parts.cut()
+
+    # -- tasks in ----------------------------------------------------------------------------
+
+    async def submit(
+        self, specs: Sequence[TaskSpec], *, key: IdempotencyKey | None = None
+    ) -> Created:
+        """Accept tasks, all or none; when it returns they are durable.
+
+        Raises ``InvalidTask`` (paths begin with the index of the task), ``Overloaded``,
+        ``IdempotencyConflict``, ``StoreUnavailable``.
+        """
+        problems = [
+            ((index, *path), detail)
+            for index, spec in enumerate(specs)
+            for path, detail in spec.problems()
+        ]
+        if problems:
+            raise InvalidTask(problems)
+        if self._stopping:
+            raise EngineStopping
+        tasks = tuple((self._parts.ids.task_id(), spec) for spec in specs)
+        return await self._do(Create(tasks, key))
+
+    # -- driving tasks by hand ---------------------------------------------------------------
+
+    async def dequeue(self, *, wait_s: float = 0.0, lease_s: float | None = None) -> Task:
+        """Lease the next manual task; wait for one up to ``wait_s``. Raises ``QueueEmpty``."""
+        with trio.move_on_after(wait_s if wait_s > 0 else math.inf):
+            while True:
+                question = partial(
+                    Next, Lane.TAKE, lease_s=self._lease_s(lease_s), patient=wait_s > 0
+                )
+                try:
+                    return await self._parts.queue_inbox.ask(question)
+                except (ClaimLost, IllegalTransition, TaskNotFound):
+                    continue  # somebody changed the task just before we got it
+        raise QueueEmpty
+
+    async def dequeue_task(self, task_id: TaskId, *, lease_s: float | None = None) -> Task:
+        """Lease this task. Raises ``TaskNotFound``, ``IllegalTransition``, ``NotTakeable``."""
+        return await self._do(Take(task_id, self._lease_s(lease_s)))
+
+    async def execute(self, task_id: TaskId) -> Task:
+        """Have a Pending task run by the next free executor; returns at once.
+        Raises ``TaskNotFound``, ``IllegalTransition``."""
+        return await self._do(Execute(task_id))
+
+    async def execute_and_wait(self, task_id: TaskId, wait_s: float) -> Task:
+        """``execute``, then wait for the end, at most ``wait_s``; the task as it then is."""
+        async with self.watch(EventFilter(task_ids=frozenset({task_id}))) as watch:
+            await self.execute(task_id)
+            # When the engine stops, the task is where it is: the caller is told that.
+            with trio.move_on_after(wait_s), contextlib.suppress(EngineStopping):
+                while (await watch.receive())[-1].to_status not in ENDED:
+                    pass
+        return await self.get(task_id)
+
+    async def release(self, task_id: TaskId) -> Task:
+        """Give a Pending task back to the queue."""
+        return await self._do(Release(task_id))
+
+    async def cancel(
+        self, task_id: TaskId, *, in_flight: bool = False, if_version: int | None = None
+    ) -> Task:
+        """Stop a task; a running one only with ``in_flight``, which cuts its call off.
+        Raises ``TaskNotFound``, ``IllegalTransition``, ``VersionMismatch``."""
+        return await self._do(Cancel(task_id, in_flight, if_version))
+
+    async def retry(self, task_id: TaskId) -> Task:
+        """Give a Failed task another round of attempts."""
+        return await self._do(Retry(task_id))
+
+    async def update(
+        self, task_id: TaskId, changes: Mapping[str, Any], *, if_version: int | None = None
+    ) -> Task:
+        """Change fields (names of ``TaskSpec``) of a task that has not begun. Raises
+        ``InvalidTask``, ``TaskNotFound``, ``IllegalTransition``, ``VersionMismatch``."""
+        return await self._do(Update(task_id, changes, if_version))
+
+    async def redrive(self, query: TaskQuery, limit: int) -> list[TaskId]:
+        """``retry`` for Failed tasks that match, newest first, at most ``limit``; tells which."""
+        query = attrs.evolve(query, statuses=frozenset({Status.FAILED}), kept=Kept.LIVE)
+        redriven = []
+        for task in await self._parts.store.tasks(query, limit):
+            try:
+                redriven.append((await self.retry(task.id)).id)
+            except (IllegalTransition, TaskNotFound):
+                continue  # somebody else was faster
+        return redriven
+
+    # -- looking -----------------------------------------------------------------------------
+
+    async def get(self, task_id: TaskId) -> Task:
+        """The task, live or archived. Raises ``TaskNotFound``."""
+        task = await self._parts.store.get(task_id)
+        if task is None:
+            raise TaskNotFound(task_id)
+        return task
+
+    async def list_tasks(self, query: TaskQuery, limit: int, offset: int = 0) -> list[Task]:
+        """Matching tasks, newest first."""
+        return await self._parts.store.tasks(query, limit, offset)
+
+    async def count(self, query: TaskQuery) -> int:
+        """How many tasks match."""
+        if not query.by_status_only:
+            return await self._parts.store.count(query)
+        counts = await self._parts.store.counts()
+        return sum(
+            n for status, n in counts.items() if not query.statuses or status in query.statuses
+        )
+
+    async def attempts(self, task_id: TaskId) -> list[Attempt]:
+        """The task's attempts. Raises ``TaskNotFound``."""
+        await self.get(task_id)
+        return await self._parts.store.attempts(task_id)
+
+    async def task_events(self, task_id: TaskId) -> list[Event]:
+        """The task's history, as far as it is kept. Raises ``TaskNotFound``."""
+        await self.get(task_id)
+        return await self._parts.store.task_events(task_id)
+
+    async def explain(self, task_id: TaskId) -> Explanation:
+        """Why the task is not running. Raises ``TaskNotFound``."""
+        task = await self.get(task_id)
+        key = task.spec.partition_key
+        return explain(
+            task,
+            holder=await self._parts.store.partition_holder(key) if key is not None else None,
+            executors_busy=len(self._parts.in_flight),
+            executors=self._parts.config.executors,
+        )
+
+    async def stats(self) -> Stats:
+        """How the engine does."""
+        parts = self._parts
+        counts = await parts.store.counts()
+        oldest = await parts.store.oldest_waiting()
+        age: float | None = None
+        if oldest is not None:
+            age = max(0.0, (parts.clock.now() - oldest.created_at).total_seconds())
+        return Stats(
+            counts=counts,
+            queue_depth=counts.get(Status.QUEUED, 0),
+            oldest_waiting_s=age,
+            executors=parts.config.executors,
+            executors_busy=len(parts.in_flight),
+            attempts=parts.tally.figures(),
+            late_results=parts.in_flight.late_results,
+            commits=parts.repository.commits,
+            watchers=len(parts.hub),
+            newest_event=parts.hub.last_seq,
+        )
+
+    async def check_ready(self) -> None:
+        """Return if the engine can work; raises ``EngineStopping`` or ``StoreUnavailable``."""
+        await self._parts.store.event_range()
+        if self._stopping:
+            raise EngineStopping
+        if self._parts.repository.store_error is not None:
+            raise self._parts.repository.store_error
+
+    async def check_cursor(self, after: int) -> None:
+        """Return if a watch can resume after this event; raises ``CursorExpired``."""
+        oldest, _ = await self._parts.store.event_range()
+        if after + 1 < oldest:
+            raise CursorExpired(after, oldest)
+
+    @asynccontextmanager
+    async def watch(
+        self, wanted: EventFilter | None = None, *, after: int | None = None
+    ) -> AsyncIterator[Watch]:
+        """A stream of events: everything after ``after``, or what happens from now on."""
+        watch = Watch(self._parts, wanted or EventFilter(), after)
+        try:
+            yield watch
+        finally:
+            watch.close()
+
+    async def snapshot(self, query: TaskQuery, limit: int) -> tuple[int, list[Task]]:
+        """Matching tasks and the event they are as of; ``watch(after=…)`` goes on from there."""
+        return await self._parts.store.snapshot(query, limit)
+
+    def now(self) -> datetime:
+        """The engine's wall-clock time."""
+        return self._parts.clock.now()
+
+    # -- asking ------------------------------------------------------------------------------
+
+    async def _do(self, command: Command[R]) -> R:
+        question: Callable[[Reply[R]], RepositoryMessage]
+        question = partial(Request, cast("AnyCommand", command))
+        return await self._parts.repository_inbox.ask(question)
+
+    def _lease_s(self, lease_s: float | None) -> float:
+        return self._parts.config.dequeue_lease_s if lease_s is None else lease_s
