@@ -1,0 +1,974 @@
+"""What clients may do to the server, on real loopback sockets."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from quart import Response, request, websocket
+from quart_trio import QuartTrio
+
+from web.server import LINGER_S, ServerConfig, serve
+
+HOST = b"Host: test\r\n"
+HEALTHZ = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+BIG = 16 * 1024 * 1024
+
+
+def upgrade(path: bytes, *extra: bytes) -> bytes:
+    return b"\r\n".join(
+        [
+            b"GET " + path + b" HTTP/1.1",
+            b"Host: test",
+            b"Connection: Upgrade",
+            b"Upgrade: websocket",
+            b"Sec-WebSocket-Version: 13",
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            *extra,
+            b"\r\n",
+        ]
+    )
+
+
+def frame(payload: bytes, opcode: int = 1, *, fin: bool = True) -> bytes:
+    """A client's frame; its mask is all zeros."""
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size)
+    return bytes([(0x80 if fin else 0) | opcode]) + length + bytes(4) + payload
+
+
+def quart_app() -> QuartTrio:
+    app = QuartTrio(__name__)
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.get("/healthz")
+    async def healthz() -> str:
+        return "ok"
+
+    @app.post("/echo")
+    async def echo() -> dict[str, int]:
+        return {"bytes": len(await request.get_data())}
+
+    @app.get("/slow")
+    async def slow() -> str:
+        await trio.sleep(float(request.args["s"]))
+        return "slow but done"
+
+    @app.get("/big")
+    async def big() -> Response:
+        return Response(bytes(BIG))
+
+    @app.get("/bad")
+    async def bad() -> Response:
+        return Response("h11 refuses to send this status", status=101)
+
+    @app.websocket("/echo")
+    async def echo_websocket() -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send(await websocket.receive())
+
+    @app.websocket("/big")
+    async def big_websocket() -> None:
+        await websocket.accept()
+        await websocket.send(bytes(BIG))
+        await websocket.receive()
+
+    @app.websocket("/late")
+    async def late() -> None:
+        await trio.sleep(0.1)
+        await websocket.accept()
+
+    @app.websocket("/flood")
+    async def flood() -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send("x" * 1024)
+
+    return app
+
+
+@attrs.define
+class Answer:
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+class Client:
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.buffer = b""
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def receive(self) -> bytes:
+        with trio.fail_after(5):
+            return bytes(await self.stream.receive_some())
+
+    async def head(self) -> Answer:
+        while b"\r\n\r\n" not in self.buffer:
+            data = await self.receive()
+            assert data, f"closed after {self.buffer!r}"
+            self.buffer += data
+        head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+        line, *lines = head.split(b"\r\n")
+        headers = dict(item.lower().split(b": ", 1) for item in lines)
+        assert line.startswith(b"HTTP/1.1 ")
+        return Answer(int(line.split()[1]), headers, b"")
+
+    async def answer(self) -> Answer:
+        answer = await self.head()
+        size = int(answer.headers[b"content-length"])
+        while len(self.buffer) < size:
+            self.buffer += await self.receive()
+        answer.body, self.buffer = self.buffer[:size], self.buffer[size:]
+        return answer
+
+    async def ask(self, data: bytes) -> Answer:
+        await self.send(data)
+        return await self.answer()
+
+    async def rest(self) -> bytes:
+        """Everything up to the end, which has to come soon."""
+        try:
+            while data := await self.receive():
+                self.buffer += data
+        except trio.BrokenResourceError:
+            pass
+        return self.buffer
+
+    async def reset(self) -> None:
+        self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await self.stream.aclose()
+
+
+@attrs.define
+class Running:
+    port: int
+    stop: trio.Event
+    cut: trio.Event
+    stopped: trio.Event
+
+    @asynccontextmanager
+    async def client(self, receive_buffer: int | None = None) -> AsyncIterator[Client]:
+        sock = trio.socket.socket()
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await sock.connect(("127.0.0.1", self.port))
+        async with trio.SocketStream(sock) as stream:
+            yield Client(stream)
+
+    async def exchange(self, *parts: bytes) -> bytes:
+        """Say this on a new connection and listen until it is closed."""
+        async with self.client() as client:
+            for part in parts:
+                await client.send(part)
+            return await client.rest()
+
+    async def is_healthy(self) -> bool:
+        async with self.client() as client:
+            return (await client.ask(HEALTHZ)).body == b"ok"
+
+
+@asynccontextmanager
+async def serving(app: Any = None, **limits: Any) -> AsyncIterator[Running]:
+    """A server that must be able to stop, too."""
+    stop, cut, stopped = trio.Event(), trio.Event(), trio.Event()
+    config = ServerConfig(port=0, **{"keep_alive_s": 0.5, "grace_s": 0.5} | limits)
+
+    async def run(task_status: trio.TaskStatus[list[str]]) -> None:
+        triggers = {"shutdown_trigger": stop.wait, "cut_trigger": cut.wait}
+        await serve(app or quart_app(), config, **triggers, task_status=task_status)
+        stopped.set()
+
+    async with trio.open_nursery() as nursery:
+        (url,) = await nursery.start(run)
+        await trio.testing.wait_all_tasks_blocked()  # so that tests can count tasks
+        yield Running(int(url.rpartition(":")[2]), stop, cut, stopped)
+        stop.set()
+        with trio.fail_after(5):
+            await stopped.wait()
+
+
+def asgi(handle: Callable[..., Awaitable[None]], kind: str) -> Callable[..., Awaitable[None]]:
+    """A bare app: ``handle`` for one kind of scope at any path, /healthz besides."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] != "lifespan"
+        if scope["path"] == "/healthz":
+            await start(send, 2)
+            await send({"type": "http.response.body", "body": b"ok"})
+        else:
+            assert scope["type"] == kind
+            await handle(receive, send)
+
+    return app
+
+
+async def start(send: Any, size: int) -> None:
+    headers = [(b"content-length", b"%d" % size)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+# --- the life of a connection
+
+
+async def test_connections_are_reused_and_answers_do_not_name_the_server() -> None:
+    async with serving() as server, server.client() as client:
+        first = await client.ask(HEALTHZ)
+        second = await client.ask(b"POST /echo HTTP/1.1\r\n%sContent-Length: 3\r\n\r\nabc" % HOST)
+    assert (first.status, first.body) == (200, b"ok")
+    assert second.body.strip() == b'{"bytes":3}'
+    assert b"server" not in first.headers
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with serving() as server, server.client() as client:
+        await client.send(b"GET /slow?s=0.05 HTTP/1.1\r\n" + HOST + b"\r\n" + HEALTHZ * 2)
+        assert [(await client.answer()).body for _ in range(3)] == [b"slow but done", b"ok", b"ok"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\nHost: test\r\nConnection: keep-alive\r\n\r\n",
+    ],
+)
+async def test_who_does_not_want_to_be_kept_alive_is_closed_at_once(asked: bytes) -> None:
+    async with serving(keep_alive_s=60) as server, trio.open_nursery() as nursery:
+        for _ in range(40):
+            nursery.start_soon(expect_ok_and_end, server, asked)
+
+
+async def expect_ok_and_end(server: Running, asked: bytes) -> None:
+    with trio.fail_after(3):
+        assert (await server.exchange(asked)).endswith(b"\r\n\r\nok")
+
+
+async def test_our_direction_is_closed_before_the_client_closes_its_own() -> None:
+    async with serving(keep_alive_s=60) as server:
+        with trio.fail_after(LINGER_S * 0.8):
+            await server.exchange(b"GET /healthz HTTP/1.0\r\n\r\n")
+
+
+@pytest.mark.slow
+async def test_idle_connections_are_closed() -> None:
+    async with serving(keep_alive_s=0.2) as server:
+        with trio.fail_after(2):
+            assert await server.exchange() == b""  # never said a word
+            await expect_ok_and_end(server, HEALTHZ)  # wanted to be kept alive, but said no more
+
+
+@pytest.mark.slow
+async def test_the_wait_for_the_next_request_starts_after_the_answer() -> None:
+    async with serving(keep_alive_s=0.3) as server, server.client() as client:
+        for _ in range(3):
+            assert (await client.ask(b"GET /slow?s=0.2 HTTP/1.1\r\n%s\r\n" % HOST)).status == 200
+            await trio.sleep(0.15)
+
+
+async def test_an_app_cancelled_while_it_ends_its_answer_leaves_no_connection_behind() -> None:
+    async def cancelled(receive: Any, send: Any) -> None:
+        await start(send, 4)
+        with trio.CancelScope() as scope:
+            scope.cancel(reason="what Quart-Trio does when its response timeout strikes")
+            await send({"type": "http.response.body", "body": b"done"})
+
+    async with serving(asgi(cancelled, "http")) as server, server.client() as client:
+        assert (await client.ask(b"GET / HTTP/1.1\r\n%s\r\n" % HOST)).body == b"done"
+        assert (await client.ask(HEALTHZ)).body == b"ok"  # on the same connection
+
+
+@pytest.mark.slow
+async def test_an_app_that_does_not_read_its_request_leaves_no_connection_behind() -> None:
+    async def deaf(receive: Any, send: Any) -> None:
+        await start(send, 4)
+        await trio.sleep(0.2)  # by now its inbox is full
+        await send({"type": "http.response.body", "body": b"done"})
+
+    body = b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50
+    async with serving(asgi(deaf, "http"), grace_s=30) as server:
+        base = trio.lowlevel.current_statistics().tasks_living
+        assert (await server.exchange(b"POST / HTTP/1.1\r\n", HOST, body)).endswith(b"done")
+        await expect_tasks(base)
+
+
+@pytest.mark.slow
+async def test_an_app_that_never_reads_and_never_answers_leaves_no_connection_behind() -> None:
+    async def deaf(receive: Any, send: Any) -> None:
+        await trio.sleep_forever()
+
+    body = b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50
+    async with serving(asgi(deaf, "http"), body_timeout_s=0.1, grace_s=0.1) as server:
+        base = trio.lowlevel.current_statistics().tasks_living
+        assert b" 408 " in await server.exchange(b"POST / HTTP/1.1\r\n", HOST, body)
+        await expect_tasks(base)
+
+
+# --- errors stay where they are
+
+
+async def test_an_error_in_a_connection_ends_only_that_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as server, server.client() as other:
+        assert (await other.ask(HEALTHZ)).status == 200
+        await server.exchange(b"GET /bad HTTP/1.1\r\n%s\r\n" % HOST)
+        assert (await other.ask(HEALTHZ)).status == 200
+    assert "a connection ended by an error" in caplog.messages
+
+
+async def test_frames_before_the_handshake_is_answered_end_the_connection_and_log_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as server:
+        with_it = await server.exchange(upgrade(b"/echo") + frame(b"hi"))
+        await server.exchange(upgrade(b"/echo"), frame(b"hi"), frame(b"", 8))  # a race
+        async with server.client() as client:
+            await client.send(upgrade(b"/late"))
+            await trio.sleep(0.05)
+            await client.send(frame(b"hi"))
+            assert await client.rest() == b""
+        assert await server.is_healthy()
+    assert with_it.startswith(b"HTTP/1.1 400 ")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"), [(b"Version: 13", b"Version: 1"), (b"WebSocket-Key", b"X"), (b"1.1", b"1.0")]
+)
+async def test_a_bad_handshake_is_refused_and_closed(good: bytes, bad: bytes) -> None:
+    async with serving() as server:
+        answer = await server.exchange(upgrade(b"/echo").replace(good, bad))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("settings", [b"AAMAAABkAAQAoAAAAAIAAAAA", b"AAA", b"", b"!!!!"])
+async def test_an_upgrade_to_http2_is_answered_in_http1(settings: bytes) -> None:
+    asked = (
+        b"GET /healthz HTTP/1.1\r\nHost: test\r\nUpgrade: h2c\r\n"
+        b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: %s\r\n\r\n"
+    )
+    async with serving() as server, server.client() as client:
+        answer = await client.ask(asked % settings)
+        assert (answer.status, answer.body) == (200, b"ok")
+        assert (await client.ask(HEALTHZ)).status == 200
+
+
+async def test_http2_with_prior_knowledge_is_refused() -> None:
+    async with serving() as server:
+        answer = await server.exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bytes(9))
+    assert answer.startswith(b"HTTP/1.1 505 ")
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET http://[ HTTP/1.1", 400),
+        (b"GET http://[::1 HTTP/1.1", 400),
+        (b"GET ftp://test/healthz HTTP/1.1", 400),
+        (b"GET healthz HTTP/1.1", 400),
+        (b"GET ? HTTP/1.1", 400),
+        (b"GET * HTTP/1.1", 400),
+        (b"CONNECT test:80 HTTP/1.1", 400),
+        (b"GET  HTTP/1.1", 400),
+        (b"GET /healthz HTTP/0.9", 505),
+        (b"GET /healthz HTTP/3.0", 505),
+        (b"GET http://test/healthz HTTP/1.1", 200),
+        (b"GET /healthz?%zz=%ff HTTP/1.1", 200),
+    ],
+)
+async def test_targets_and_versions(line: bytes, status: int) -> None:
+    async with serving() as server:
+        answer = await server.exchange(line + b"\r\n" + HOST + b"Connection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+
+
+async def test_a_request_with_two_lengths_is_refused() -> None:
+    lengths = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"
+    async with serving() as server:
+        smuggled = b"0\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n"
+        answer = await server.exchange(b"POST /echo HTTP/1.1\r\n", HOST, lengths, b"\r\n", smuggled)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+# --- limits
+
+
+@pytest.mark.parametrize("size", [7000, 9000, 60_000, 1_000_000])
+async def test_large_headers_are_refused_however_they_arrive(size: int) -> None:
+    header = b"X-Large: " + b"x" * size + b"\r\n"
+    async with serving(header_bytes_max=8192) as server:
+        # In one piece, as h11 only looks at headers that are incomplete.
+        asked = b"GET /healthz HTTP/1.1\r\n" + HOST + b"Connection: close\r\n" + header + b"\r\n"
+        answer = await server.exchange(asked)
+    assert answer.startswith(b"HTTP/1.1 200 " if size < 8000 else b"HTTP/1.1 431 ")
+
+
+@pytest.mark.slow
+async def test_headers_sent_byte_by_byte_are_cut_at_the_deadline() -> None:
+    async with serving(headers_timeout_s=0.4, keep_alive_s=30) as server, server.client() as client:
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drip, client, HEALTHZ)
+            answer = await client.rest()
+            nursery.cancel_scope.cancel()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert 0.3 < trio.current_time() - started < 1.5
+
+
+@pytest.mark.slow
+async def test_a_body_that_does_not_come_is_cut_at_the_deadline() -> None:
+    async with serving(body_timeout_s=0.3) as server, server.client() as client:
+        await client.send(b"POST /echo HTTP/1.1\r\n%sContent-Length: 99\r\n\r\n" % HOST)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drip, client, bytes(99))
+            with trio.fail_after(1.5):
+                assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+            nursery.cancel_scope.cancel()
+
+
+async def drip(client: Client, data: bytes) -> None:
+    try:
+        for byte in data:
+            await client.send(bytes([byte]))
+            await trio.sleep(0.05)
+    except trio.BrokenResourceError:
+        pass
+
+
+@pytest.mark.slow
+async def test_a_client_that_never_reads_is_cut() -> None:
+    async with serving(send_timeout_s=0.3, grace_s=30) as server:
+        base = trio.lowlevel.current_statistics().tasks_living
+        async with server.client() as answer, server.client() as watcher:
+            await answer.send(b"GET /big HTTP/1.1\r\n" + HOST + b"\r\n")
+            await watcher.send(upgrade(b"/flood"))
+            await trio.sleep(0.1)
+            assert trio.lowlevel.current_statistics().tasks_living > base
+            assert await server.is_healthy()
+            await expect_tasks(base)
+            assert len(await answer.rest()) < BIG
+
+
+@pytest.mark.slow
+async def test_a_client_that_reads_slowly_but_steadily_gets_everything() -> None:
+    async with serving(send_timeout_s=0.3) as server, server.client(64 * 1024) as client:
+        started = trio.current_time()
+        await client.send(b"GET /big HTTP/1.1\r\n" + HOST + b"\r\n")
+        await client.head()
+        received = len(client.buffer)
+        while received < BIG:
+            data = await client.stream.receive_some(BIG // 40)
+            assert data
+            received += len(data)
+            await trio.sleep(0.002)
+        assert trio.current_time() - started > 0.3
+
+
+@pytest.mark.slow
+async def test_a_client_that_never_reads_does_not_block_the_shutdown() -> None:
+    async with serving(send_timeout_s=60, grace_s=0.2) as server, server.client() as watcher:
+        await watcher.send(upgrade(b"/flood"))
+        await trio.sleep(0.2)
+        server.stop.set()
+        with trio.fail_after(2):
+            await server.stopped.wait()
+
+
+async def test_more_connections_than_allowed_wait_for_room() -> None:
+    async with serving(connections_max=2, keep_alive_s=30) as server:
+        async with server.client() as first, server.client() as second, server.client() as third:
+            assert (await first.ask(HEALTHZ)).status == 200
+            assert (await second.ask(HEALTHZ)).status == 200
+            await third.send(HEALTHZ)
+            with trio.move_on_after(0.2) as waited:
+                await third.head()
+            assert waited.cancelled_caught
+            await first.stream.aclose()
+            assert (await third.answer()).status == 200
+
+
+@pytest.mark.parametrize("field", [f.name for f in attrs.fields(ServerConfig)[2:]])
+def test_a_limit_of_nothing_is_refused(field: str) -> None:
+    limits: dict[str, Any] = {field: 0}
+    with pytest.raises(ValueError, match=field):
+        ServerConfig(**limits)
+
+
+async def test_a_port_in_use_is_reported_unwrapped() -> None:
+    async with serving() as server:
+        with pytest.raises(OSError, match="in use"):
+            await serve(
+                quart_app(), ServerConfig(port=server.port), shutdown_trigger=trio.sleep_forever
+            )
+
+
+# --- websockets
+
+
+async def test_websockets_work_but_messages_are_not_compressed() -> None:
+    async with serving() as server, server.client() as client:
+        await client.send(upgrade(b"/echo", b"Sec-WebSocket-Extensions: permessage-deflate"))
+        answer = await client.head()
+        assert answer.status == 101
+        assert b"sec-websocket-extensions" not in answer.headers
+        await client.send(frame(b"x" * 4096))
+        while len(client.buffer) < 4 + 4096:
+            client.buffer += await client.receive()
+        assert client.buffer == b"\x81\x7e\x10\x00" + b"x" * 4096
+
+
+async def test_a_pong_does_not_get_into_a_message() -> None:
+    async with serving() as server, server.client() as client:
+        await client.send(upgrade(b"/big"))
+        await client.head()
+        await client.send(frame(b"ping", 9))
+        await trio.sleep(0.05)
+        end = b"\x8a\x04ping"
+        while not client.buffer.endswith(end):
+            client.buffer += await client.receive()
+        assert client.buffer == b"\x82\x7f" + struct.pack("!Q", BIG) + bytes(BIG) + end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "message",
+    [frame(b"x" * 4097), frame(b"x" * 4000, fin=False) + frame(b"x" * 97, 0)],
+    ids=["one frame", "fragments"],
+)
+async def test_a_large_websocket_message_ends_the_connection(message: bytes) -> None:
+    async with serving(websocket_message_bytes_max=4096) as server, server.client() as client:
+        base = trio.lowlevel.current_statistics().tasks_living
+        await client.send(upgrade(b"/echo"))
+        await client.head()
+        await client.send(message)
+        assert await client.rest() == b"\x88\x02" + struct.pack("!H", 1009)  # and nobody waits
+        await expect_tasks(base)  # although our side of the connection is still open
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reset", [False, True])
+async def test_an_app_that_sends_for_ever_does_not_freeze_the_server(reset: bool) -> None:
+    async def flood(receive: Any, send: Any) -> None:
+        """Does not look whether anyone is there: after the disconnect ``send`` does nothing."""
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "text": "x", "bytes": None})
+
+    for app in (asgi(flood, "websocket"), quart_app()):
+        async with serving(app, grace_s=0.3) as server:
+            base = trio.lowlevel.current_statistics().tasks_living
+            async with server.client() as client:
+                await client.send(upgrade(b"/flood"))
+                await client.head()
+                if reset:
+                    await client.reset()
+            assert await server.is_healthy()
+            await expect_tasks(base)
+
+
+@pytest.mark.slow
+async def test_an_app_that_streams_for_ever_does_not_freeze_the_server() -> None:
+    async def stream(receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+
+    async with serving(asgi(stream, "http")) as server, server.client() as client:
+        await client.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert (await client.head()).status == 200
+        assert await server.is_healthy()
+
+
+# --- the end
+
+
+@pytest.mark.slow
+async def test_draining_closes_listeners_then_finishes_what_has_begun() -> None:
+    async with serving(keep_alive_s=30, grace_s=10) as server:
+        async with server.client() as idle, server.client() as busy, server.client() as watcher:
+            await idle.ask(HEALTHZ)
+            await watcher.send(upgrade(b"/echo"))
+            await watcher.head()
+            await busy.send(b"GET /slow?s=0.3 HTTP/1.1\r\n" + HOST + b"\r\n")
+            await trio.sleep(0.05)
+            server.stop.set()
+            assert await idle.rest() == b""
+            assert await watcher.rest() == b"\x88\x02" + struct.pack("!H", 1001)
+            with pytest.raises(OSError, match="failed"):
+                await trio.open_tcp_stream("127.0.0.1", server.port)
+            assert not server.stopped.is_set()
+            answer = await busy.answer()
+            assert (answer.body, answer.headers[b"connection"]) == (b"slow but done", b"close")
+            await busy.rest()
+        with trio.fail_after(1):
+            await server.stopped.wait()
+
+
+async def test_draining_ends_a_connection_whose_answer_had_begun() -> None:
+    began = trio.Event()
+
+    async def halves(receive: Any, send: Any) -> None:
+        await start(send, 8)
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        began.set()
+        await trio.sleep(0.1)
+        await send({"type": "http.response.body", "body": b"half"})
+
+    async with (
+        serving(asgi(halves, "http"), keep_alive_s=30, grace_s=30) as server,
+        server.client() as client,
+    ):
+        await client.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+        await began.wait()
+        server.stop.set()
+        assert (await client.answer()).body == b"halfhalf"
+        with trio.fail_after(LINGER_S * 0.8):
+            assert await client.rest() == b""
+
+
+@pytest.mark.slow
+async def test_what_does_not_end_in_the_grace_is_cut() -> None:
+    async with serving(grace_s=0.2) as server, server.client() as client:
+        await client.send(b"GET /slow?s=60 HTTP/1.1\r\n" + HOST + b"\r\n")
+        await trio.sleep(0.05)
+        server.stop.set()
+        assert await client.rest() == b""
+
+
+async def test_the_grace_can_be_cut_short() -> None:
+    async with serving(grace_s=60) as server, server.client() as client:
+        await client.send(b"GET /slow?s=60 HTTP/1.1\r\n" + HOST + b"\r\n")
+        await trio.sleep(0.05)
+        server.stop.set()
+        await trio.sleep(0.05)
+        server.cut.set()
+        assert await client.rest() == b""
+
+
+PROGRAM = """
+import sys, trio
+from web.server import ServerConfig, StopSignals, serve
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    with trio.CancelScope(shield=scope["path"] == "/stubborn"):
+        await trio.sleep(float(scope["query_string"]))
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
+
+async def main(grace_s, exit_after_s, after_s):
+    signals = StopSignals(exit_after_s)
+    config = ServerConfig(port=0, grace_s=grace_s)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(signals.watch)
+        server = lambda task_status: serve(
+            app, config, shutdown_trigger=signals.first.wait, cut_trigger=signals.second.wait,
+            task_status=task_status)
+        async with trio.open_nursery() as servers:
+            print((await servers.start(server))[0], flush=True)
+        nursery.cancel_scope.cancel()
+    await trio.sleep(after_s)
+
+trio.run(main, *map(float, sys.argv[1:]))
+"""
+
+
+@asynccontextmanager
+async def program(
+    grace_s: float, exit_after_s: float, after_s: float = 0
+) -> AsyncIterator[tuple[trio.Process, Running]]:
+    command = [sys.executable, "-c", PROGRAM, *map(str, [grace_s, exit_after_s, after_s])]
+    process = await trio.lowlevel.open_process(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        with trio.fail_after(10):
+            url = await process.stdout.receive_some()
+        port = int(url.rpartition(b":")[2])
+        yield process, Running(port, trio.Event(), trio.Event(), trio.Event())
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            await process.stdout.aclose()
+            await process.stderr.aclose()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lets_requests_finish_and_the_process_exit_cleanly(
+    number: signal.Signals,
+) -> None:
+    async with program(grace_s=10, exit_after_s=15) as (process, server):
+        async with server.client() as client:
+            await client.send(b"GET /?1 HTTP/1.1\r\n" + HOST + b"\r\n")
+            await trio.sleep(0.1)
+            process.send_signal(number)
+            answer = await client.rest()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"done" in answer
+        with trio.fail_after(2):
+            assert await process.wait() == 0
+
+
+@pytest.mark.slow
+async def test_a_second_signal_ends_the_grace() -> None:
+    async with program(grace_s=60, exit_after_s=65) as (process, server), server.client() as client:
+        await client.send(b"GET /?60 HTTP/1.1\r\n" + HOST + b"\r\n")
+        await trio.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        with trio.move_on_after(0.2):
+            await process.wait()
+        assert process.returncode is None
+        process.send_signal(signal.SIGTERM)
+        with trio.fail_after(2):
+            assert await process.wait() == 0
+
+
+@pytest.mark.slow
+async def test_the_watchdog_ends_what_ignores_the_end_of_its_grace() -> None:
+    async with program(grace_s=0.1, exit_after_s=0.5) as (process, server):
+        async with server.client() as client:
+            await client.send(b"GET /stubborn?60 HTTP/1.1\r\n" + HOST + b"\r\n")
+            await trio.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            with trio.fail_after(3):
+                assert await process.wait() == 70
+        assert process.stderr is not None
+        assert b"most recent call first" in await process.stderr.receive_some()  # says where
+
+
+@pytest.mark.slow
+async def test_the_watchdog_lets_go_of_what_stopped_in_time() -> None:
+    async with program(grace_s=0.1, exit_after_s=0.4, after_s=0.6) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        with trio.fail_after(3):
+            assert await process.wait() == 0
+
+
+# --- whatever they send
+
+
+def get(*lines: bytes, line: bytes = b"GET /healthz HTTP/1.1") -> bytes:
+    return b"\r\n".join([line, b"Host: test", *lines, b"\r\n"])
+
+
+def post(body: bytes, *lines: bytes) -> bytes:
+    return get(*lines, line=b"POST /echo HTTP/1.1") + body
+
+
+CHUNKED = b"Transfer-Encoding: chunked"
+H2_UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: "
+H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+H2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+
+CORPUS: dict[str, list[bytes]] = {
+    # not HTTP at all
+    "a lone NUL": [b"\0"],
+    "NULs": [bytes(10_000)],
+    "newlines": [b"\r\n" * 5_000],
+    "TLS hello": [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300)],
+    "SSH": [b"SSH-2.0-OpenSSH_9.6\r\n"],
+    "high bytes": [bytes(range(128, 256)) * 100],
+    "an endless line": [b"A" * 200_000],
+    "proxy protocol": [b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", HEALTHZ],
+    # request lines
+    "no version": [b"GET /healthz\r\n\r\n"],
+    "HTTP/9.9": [get(line=b"GET / HTTP/9.9")],
+    "two spaces": [get(line=b"GET  /healthz  HTTP/1.1")],
+    "NUL in the target": [get(line=b"GET /\0 HTTP/1.1")],
+    "no UTF-8 in the target": [get(line=b"GET /\xff\xfe HTTP/1.1")],
+    "no UTF-8 behind percent": [get(line=b"GET /%ff%fe%00 HTTP/1.1")],
+    "broken percent": [get(line=b"GET /%zz%1 HTTP/1.1")],
+    "unclosed IPv6": [get(line=b"GET http://[::1/healthz HTTP/1.1")],
+    "bad port": [get(line=b"GET http://a:b:c/ HTTP/1.1")],
+    "only a query": [get(line=b"GET ?x HTTP/1.1")],
+    "CONNECT": [get(line=b"CONNECT a:80 HTTP/1.1"), b"\0" * 100],
+    "TRACE": [get(line=b"TRACE /healthz HTTP/1.1")],
+    "strange method": [get(line=b"!#$%&'*+ /healthz HTTP/1.1")],
+    "dots": [get(line=b"GET /../../../../etc/passwd HTTP/1.1")],
+    "many slashes": [get(line=b"GET " + b"/" * 4000 + b" HTTP/1.1")],
+    # headers
+    "no host": [b"GET /healthz HTTP/1.1\r\n\r\n"],
+    "two hosts": [get(b"Host: other")],
+    "host is no host": [b"GET /healthz HTTP/1.1\r\nHost: [\r\n\r\n"],
+    "host with a path": [b"GET /healthz HTTP/1.1\r\nHost: a/b@c:99999999\r\n\r\n"],
+    "no colon": [get(b"Nothing")],
+    "space before the colon": [get(b"Content-Length : 3"), b"abc"],
+    "NUL in a value": [get(b"X: a\0b")],
+    "folded": [get(b"X: a\r\n b")],
+    "bare line feeds": [b"GET /healthz HTTP/1.1\nHost: test\n\n"],
+    "bare carriage return": [get(b"X: a\rY: b")],
+    "a thousand headers": [get(*[b"X: y"] * 1000)],
+    "headers without end": [b"GET / HTTP/1.1\r\n", *[b"X: " + b"y" * 1000 + b"\r\n"] * 100],
+    "header name of 60 KB": [get(b"X" * 60_000 + b": y")],
+    "expect something else": [post(b"", b"Expect: 200-maybe", b"Content-Length: 3")],
+    "continue, but no body": [post(b"", b"Expect: 100-continue", b"Content-Length: 3")],
+    # bodies and their length
+    "negative length": [post(b"", b"Content-Length: -1")],
+    "length with a plus": [post(b"abc", b"Content-Length: +3")],
+    "huge length": [post(b"abc", b"Content-Length: 99999999999999999999999999")],
+    "length in words": [post(b"", b"Content-Length: three")],
+    "two lengths": [post(b"abc", b"Content-Length: 3", b"Content-Length: 4")],
+    "two lengths in one": [post(b"abc", b"Content-Length: 3, 4")],
+    "length and chunks": [post(b"0\r\n\r\nGET / HTTP/1.1\r\n", CHUNKED, b"Content-Length: 3")],
+    "chunked twice": [post(b"0\r\n\r\n", CHUNKED, CHUNKED)],
+    "chunked, maybe": [post(b"0\r\n\r\n", b"Transfer-Encoding: xchunked")],
+    "identity": [post(b"abc", b"Transfer-Encoding: identity, chunked")],
+    "chunk of garbage": [post(b"zz\r\n", CHUNKED)],
+    "negative chunk": [post(b"-1\r\n", CHUNKED)],
+    "huge chunk": [post(b"f" * 20 + b"\r\nabc", CHUNKED)],
+    "chunk size of 10 KB": [post(b"0" * 10_000, CHUNKED)],
+    "chunk longer than it says": [post(b"1\r\nabcdef\r\n", CHUNKED)],
+    "endless extension": [post(b"1;" + b"x" * 20_000, CHUNKED)],
+    "endless trailer": [post(b"0\r\n" + b"X: y\r\n" * 5_000, CHUNKED)],
+    "body behind GET": [get(b"Content-Length: 3"), b"abc" + HEALTHZ],
+    "half a body": [post(b"abc", b"Content-Length: 1000")],
+    "pipeline": [HEALTHZ * 200],
+    "pipeline with a bad end": [HEALTHZ * 3 + b"\0\0\0"],
+    # HTTP/2
+    "h2c": [get(H2_UPGRADE + b"AAMAAABkAAQAoAAAAAIAAAAA"), H2_PREFACE + H2_SETTINGS],
+    "h2c, not base64": [get(H2_UPGRADE + b"AAA")],
+    "h2c, empty": [get(H2_UPGRADE)],
+    "h2c, bad setting": [get(H2_UPGRADE + b"AAX_____AAQAAAAA")],
+    "h2c, no UTF-8": [get(H2_UPGRADE + b"AAMAAABk", line=b"GET /\xe9 HTTP/1.1")],
+    "h2c with a body": [post(b"abc", H2_UPGRADE + b"AAMAAABk", b"Content-Length: 3")],
+    "h2": [H2_PREFACE + H2_SETTINGS],
+    "h2 with a bad frame": [H2_PREFACE, b"\xff" * 100],
+    "half an h2 preface": [H2_PREFACE[:18]],
+    "h2 later": [HEALTHZ, H2_PREFACE],
+    # websockets
+    "frame with the upgrade": [upgrade(b"/echo") + frame(b"hi")],
+    "frame behind the upgrade": [upgrade(b"/echo"), frame(b"hi")],
+    "byte behind the upgrade": [upgrade(b"/echo"), b"\xff"],
+    "many behind the upgrade": [upgrade(b"/echo"), *[frame(b"hi")] * 20],
+    "close behind the upgrade": [upgrade(b"/echo"), frame(b"", 8)],
+    "request behind the upgrade": [upgrade(b"/echo"), HEALTHZ],
+    "upgrade of nothing": [upgrade(b"/nothing"), frame(b"hi")],
+    "upgrade of a page": [upgrade(b"/healthz")],
+    "upgrade without a key": [get(b"Connection: Upgrade", b"Upgrade: websocket")],
+    "upgrade with a bad key": [upgrade(b"/echo").replace(b"dGhl", b"\xff\xff\xff\xff")],
+    "upgrade by POST": [upgrade(b"/echo").replace(b"GET", b"POST")],
+    "upgrade in HTTP/1.0": [upgrade(b"/echo").replace(b"1.1", b"1.0")],
+    "upgrade of version 99": [upgrade(b"/echo").replace(b": 13", b": 99")],
+    "upgrade with a body": [upgrade(b"/echo", b"Content-Length: 3") + b"abc"],
+    "upgrade by a bad URL": [upgrade(b"http://[/echo")],
+    "upgrade with a bad extension": [upgrade(b"/echo", b"Sec-WebSocket-Extensions: ;=;,")],
+    "upgrade to a bad protocol": [upgrade(b"/echo", b"Sec-WebSocket-Protocol: \xff,,")],
+}
+
+FRAMES: dict[str, bytes] = {
+    "not masked": b"\x81\x02hi",
+    "reserved bits": b"\xf1\x80\0\0\0\0",
+    "unknown opcode": frame(b"hi", 3),
+    "no UTF-8": frame(b"\xff\xfe"),
+    "close code 0": frame(b"\0\0", 8),
+    "close of one byte": frame(b"\0", 8),
+    "close reason without UTF-8": frame(b"\x03\xe8\xff", 8),
+    "continuation of nothing": frame(b"hi", 0),
+    "ping in pieces": frame(b"hi", 9, fin=False),
+    "ping of 126": frame(bytes(126), 9),
+    "empty messages": frame(b"") * 100,
+    "pings": frame(b"x" * 125, 9) * 100,
+    "says it is 2^62 long": b"\x82\xff\x40\0\0\0\0\0\0\0\0\0\0\0" + bytes(9000),
+    "says it is -1 long": b"\x82\xff" + b"\xff" * 8 + bytes(4),
+    "endless fragments": frame(b"", 1, fin=False) + frame(b"x" * 100, 0, fin=False) * 100,
+    "compressed": frame(b"hi", 0x41),
+    "two closes": frame(b"\x03\xe8", 8) * 2,
+    "message after close": frame(b"\x03\xe8", 8) + frame(b"hi"),
+}
+
+
+async def expect_tasks(count: int) -> None:
+    """All tasks but these end soon."""
+    with trio.fail_after(4):
+        while trio.lowlevel.current_statistics().tasks_living > count:  # noqa: ASYNC110  # no event tells
+            await trio.sleep(0.01)
+
+
+@attrs.frozen
+class Hostile:
+    """Says its lines, and leaves in one of three ways."""
+
+    parts: list[bytes]
+    handshake: bool = False
+
+    async def attack(self, server: Running, how: str) -> None:
+        async with server.client() as client:
+            try:
+                if self.handshake:
+                    await client.send(upgrade(b"/echo"))
+                    await client.head()
+                for part in self.parts:
+                    await client.send(part)
+                if how == "reset":
+                    await client.reset()
+                elif how == "listen":
+                    with trio.move_on_after(1.5):  # some are good enough to stay open
+                        await client.rest()
+            except trio.BrokenResourceError:
+                pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["listen", "leave", "reset"])
+async def test_whatever_they_send_the_server_goes_on(how: str) -> None:
+    everyone = {name: Hostile(parts) for name, parts in CORPUS.items()}
+    everyone |= {f"frame: {name}": Hostile([data], True) for name, data in FRAMES.items()}
+    assert len(everyone) > 100
+    times = {"keep_alive_s": 0.15, "headers_timeout_s": 0.15, "body_timeout_s": 0.15}
+    async with serving(**times, send_timeout_s=0.5) as server:
+        base = trio.lowlevel.current_statistics().tasks_living
+        async with trio.open_nursery() as nursery:
+            for name, hostile in everyone.items():
+                nursery.start_soon(partial(hostile.attack, server, how), name=name)
+                assert await server.is_healthy(), name
+        await expect_tasks(base)
+        assert await server.is_healthy()
+
+
+@pytest.mark.slow
+async def test_no_hostile_request_is_answered_by_a_server_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """505 and 501 name what the client may not ask for; a 500 would be our fault."""
+    async with serving(keep_alive_s=0.1, headers_timeout_s=0.1, body_timeout_s=0.1) as server:
+        answers: dict[str, bytes] = {}
+
+        async def ask(name: str, parts: list[bytes]) -> None:
+            async with server.client() as client:
+                try:
+                    for part in parts:
+                        await client.send(part)
+                except trio.BrokenResourceError:
+                    pass
+                with trio.move_on_after(1):
+                    await client.rest()
+                answers[name] = client.buffer
+
+        async with trio.open_nursery() as nursery:
+            for name, parts in CORPUS.items():
+                nursery.start_soon(ask, name, parts)
+    assert [name for name, answer in answers.items() if b"HTTP/1.1 500" in answer] == []
+    assert "a connection ended by an error" not in caplog.messages
