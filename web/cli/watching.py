@@ -1,0 +1,205 @@
+"""The status stream as a client sees it: one stream over as many connections as it takes.
+
+Every event has a ``seq``. Whatever ends a connection (the server stops or is killed, we lagged,
+the network), the next one asks for what comes after the last ``seq`` seen: no gap, no repetition.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import FrameType
+from typing import Any, Final
+
+import attrs
+import trio
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    open_websocket_url,
+)
+
+from web.stream import CLOSE_BAD_MESSAGE, CLOSE_EXPIRED, CLOSE_LAGGED
+
+from .client import CONNECT_TIMEOUT_S, V1, Refused, Unreachable
+
+MESSAGE_BYTES_MAX: Final = 256 * 1024 * 1024  # a snapshot holds whole tasks
+MESSAGES_BUFFERED: Final = 100
+SILENCE_S: Final = 40.0  # then we ask whether anybody is there
+PONG_S: Final = 10.0
+CLOSE_S: Final = 2.0
+PAUSE_S: Final = 0.1
+PAUSE_MAX_S: Final = 2.0
+CUT_OFF: Final = 1006  # RFC 6455 §7.4.1: no close frame came
+
+Message = dict[str, Any]
+Handle = Callable[[Message], bool]
+
+
+@attrs.frozen(kw_only=True)
+class Subscription:
+    """What to hear of; nothing named means everything."""
+
+    task_ids: Sequence[str] = ()
+    statuses: Sequence[str] = ()
+    names: Sequence[str] = ()
+    after: int | None = None
+    snapshot: bool = False
+
+    def message(self) -> str:
+        """As the server wants it."""
+        wanted: dict[str, Any] = {
+            "taskIds": list(self.task_ids),
+            "statuses": list(self.statuses),
+            "names": list(self.names),
+            "snapshot": self.snapshot,
+        }
+        if self.after is not None:
+            wanted["after"] = self.after
+        return json.dumps({"subscribe": wanted})
+
+
+class Lost(Exception):
+    """A connection ended, or none could be had; the next one may do better."""
+
+
+async def follow(
+    url: str,
+    wanted: Subscription,
+    handle: Handle,
+    *,
+    note: Callable[[str], None],
+    reconnect_s: float,
+) -> None:
+    """Hand every message to ``handle`` until it answers True.
+
+    ``note`` hears of every interruption. Raises ``Unreachable`` if no server is there at the
+    start, or none comes back within ``reconnect_s``; ``Refused`` if it will not serve this.
+    """
+    subscriber = _Subscriber(url, wanted, handle)
+    lost_at, pause_s = -float("inf"), PAUSE_S
+    while True:
+        try:
+            await subscriber.connect_and_follow()
+        except Lost as error:
+            now = trio.current_time()
+            if subscriber.took_messages():
+                lost_at, pause_s = now, PAUSE_S
+                note(f"{error}; resuming after event {subscriber.wanted.after}")
+            if now - lost_at >= reconnect_s:
+                raise Unreachable(url, str(error)) from None
+        else:
+            return
+        await trio.sleep(pause_s)
+        pause_s = min(pause_s * 2, PAUSE_MAX_S)
+
+
+class _Subscriber:
+    """Knows what is still wanted; connects as often as it is told to."""
+
+    def __init__(self, url: str, wanted: Subscription, handle: Handle) -> None:
+        self.url, self.wanted, self._handle = url, wanted, handle
+        self._taken = 0
+
+    def took_messages(self) -> bool:
+        """Whether anything came since this was last asked."""
+        taken, self._taken = self._taken, 0
+        return taken > 0
+
+    async def connect_and_follow(self) -> None:
+        """One connection, until ``handle`` has had enough. Raises ``Lost`` if it ends before."""
+        enough = False
+        # trio-websocket waits at its end for the server to hang up, however long that takes: as
+        # soon as we are done with a connection this scope puts a limit to it. The limit may hide
+        # the error that ended the connection, so only ``enough`` says how it went.
+        with trio.CancelScope() as scope:
+            try:
+                async with self._open() as connection:
+                    try:
+                        await connection.send_message(self.wanted.message())
+                        while not enough:
+                            enough = self._take(await _next_message(connection))
+                    finally:
+                        scope.deadline = trio.current_time() + CLOSE_S
+            except ConnectionClosed as closed:
+                raise _meaning(closed) from None
+            except ConnectionRejected as rejected:
+                raise _rejection(self.url, rejected) from None
+            except (HandshakeError, trio.BrokenResourceError) as error:
+                if not enough:
+                    raise Lost(str(error.__cause__ or "no answer")) from None
+        if not enough:
+            raise Lost("the connection was cut")
+
+    def _open(self) -> AbstractAsyncContextManager[WebSocketConnection]:
+        return open_websocket_url(
+            "ws" + self.url.removeprefix("http") + V1 + "/tasks/stream",
+            message_queue_size=MESSAGES_BUFFERED,
+            max_message_size=MESSAGE_BYTES_MAX,
+            receive_buffer_size=64 * 1024,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            disconnect_timeout=CLOSE_S,
+        )
+
+    def _take(self, text: str | bytes) -> bool:
+        message: Message = json.loads(text)
+        self._taken += 1
+        # First handled, then passed: an error in between repeats rather than skips.
+        enough = self._handle(message)
+        if "seq" in message:
+            self.wanted = attrs.evolve(self.wanted, after=message["seq"], snapshot=False)
+        return enough
+
+
+async def _next_message(connection: WebSocketConnection) -> str | bytes:
+    """The next message, however long it takes, as long as the server answers pings meanwhile."""
+    while True:
+        with trio.move_on_after(SILENCE_S):
+            return await connection.get_message()
+        with trio.move_on_after(PONG_S) as waiting:
+            await connection.ping()
+        if waiting.cancelled_caught:
+            raise Lost("the server has gone silent")
+
+
+def _meaning(closed: ConnectionClosed) -> Exception:
+    reason = closed.reason
+    code, text = (reason.code, reason.reason or "") if reason is not None else (CUT_OFF, "")
+    if code == CLOSE_EXPIRED:
+        detail = f"{text or 'these events are gone'}; leave out --after, or start with --snapshot"
+        return Refused(code, {"detail": detail})
+    if code == CLOSE_BAD_MESSAGE:
+        return Refused(code, {"detail": text or "the server does not take this subscription"})
+    if code == CLOSE_LAGGED:
+        return Lost("we did not keep up with the stream")
+    return Lost("the connection was cut" if code == CUT_OFF else text or f"closed with {code}")
+
+
+def _rejection(url: str, rejected: ConnectionRejected) -> Exception:
+    if rejected.status_code >= 500:
+        return Lost(f"the server answers {rejected.status_code}")
+    detail = f"{url} answered {rejected.status_code} and has no status stream: check --url"
+    return Refused(rejected.status_code, {"detail": detail})
+
+
+@contextmanager
+def cancelled_by_signals() -> Iterator[trio.CancelScope]:
+    """A scope that Ctrl-C or SIGTERM cancels, so that what is open is closed in order."""
+    token = trio.lowlevel.current_trio_token()
+    with trio.CancelScope() as scope:
+
+        def cancel(_signal: int, _frame: FrameType | None) -> None:
+            token.run_sync_soon(scope.cancel)
+
+        before = {
+            number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield scope
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,247 @@
+"""Operations: what a URL takes, gives and does, declared once.
+
+A declaration serves the request (parse, check, call, render) and describes it in
+``/openapi.json``; so the two cannot differ.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import attrs
+import cattrs
+from quart import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
+
+from engine import Engine
+from engine.errors import EngineError
+
+from . import strict_json
+from .problems import Problem, bad_request, invalid, problem_of
+from .schemas import BODY, QUERY, Invalid, structure
+from .settings import WebSettings
+
+T = TypeVar("T")
+_log = logging.getLogger("ringback.web")
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """A request that has been parsed and checked."""
+
+    engine: Engine
+    settings: WebSettings
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+    raw_body: bytes
+    headers: Mapping[str, str]
+    url: str
+    given: frozenset[str]  # the names in the body that were given
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """An answer: an attrs object to be shown as JSON, or nothing."""
+
+    status: int = 200
+    body: Any = None
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+
+
+Handler = Callable[[Call], Awaitable[Reply]]
+
+
+@attrs.frozen(kw_only=True)
+class Operation:
+    """One method of one URL."""
+
+    method: str
+    path: str  # with {names}
+    handler: Handler
+    summary: str
+    tag: str
+    body: type | None
+    body_required: bool
+    large_body: bool  # whether the limit for batches holds, not that for plain bodies
+    query: type | None
+    headers: tuple[str, ...]
+    answers: Mapping[int, type | None]
+    problems: tuple[int, ...]
+
+
+class Router:
+    """Collects operations of one part of the API."""
+
+    def __init__(self, tag: str, prefix: str = "") -> None:
+        self._tag = tag
+        self._prefix = prefix
+        self.operations: list[Operation] = []
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        summary: str,
+        *,
+        answers: Mapping[int, type | None],
+        body: type | None = None,
+        body_required: bool = True,
+        large_body: bool = False,
+        query: type | None = None,
+        headers: tuple[str, ...] = (),
+        problems: tuple[int, ...] = (),
+    ) -> Callable[[Handler], Handler]:
+        """Declare the operation that the decorated function carries out."""
+
+        def keep(handler: Handler) -> Handler:
+            self.operations.append(
+                Operation(
+                    method=method,
+                    path=self._prefix + path,
+                    handler=handler,
+                    summary=summary,
+                    tag=self._tag,
+                    body=body,
+                    body_required=body_required,
+                    large_body=large_body,
+                    query=query,
+                    headers=headers,
+                    answers=answers,
+                    problems=problems,
+                )
+            )
+            return handler
+
+        return keep
+
+
+def blueprint(operations: list[Operation], engine: Engine, settings: WebSettings) -> Blueprint:
+    """The operations as a Quart blueprint."""
+    result = Blueprint("api", __name__)
+    for operation in operations:
+        result.add_url_rule(
+            operation.path.replace("{", "<").replace("}", ">"),
+            endpoint=f"{operation.method} {operation.path}".replace(".", "_"),
+            view_func=_view(operation, engine, settings),
+            methods=[operation.method],
+        )
+    return result
+
+
+def _view(
+    operation: Operation, engine: Engine, settings: WebSettings
+) -> Callable[..., Awaitable[Response]]:
+    async def view(**path: str) -> Response:
+        try:
+            call = await _parse(operation, engine, settings, path)
+            return _render(await operation.handler(call))
+        except Problem as problem:
+            return problem.response()
+        except EngineError as error:
+            return _problem_response(error)
+
+    return view
+
+
+def _problem_response(error: EngineError) -> Response:
+    problem = problem_of(error)
+    if problem.status == 500:
+        _log.error("a request failed", exc_info=error)
+    return problem.response()
+
+
+async def _parse(
+    operation: Operation, engine: Engine, settings: WebSettings, path: dict[str, str]
+) -> Call:
+    accept = request.headers.get("Accept", "*/*")
+    if not any(kind in accept for kind in ("application/json", "*/*", "application/*", "+json")):
+        raise Problem(status=406, kind="not-acceptable", detail="this API answers application/json")
+    body: Any = None
+    given, raw = frozenset[str](), b""
+    if operation.body is not None:
+        large = operation.large_body
+        raw = await _read_body(settings.batch_bytes_max if large else settings.body_bytes_max)
+        if raw or operation.body_required:
+            document = _load(raw, settings)
+            given = frozenset(document) if isinstance(document, dict) else frozenset()
+            body = _structured(BODY, document, operation.body)
+    query = check_query(operation.query) if operation.query is not None else None
+    return Call(
+        engine=engine,
+        settings=settings,
+        path=path,
+        query=query,
+        body=body,
+        raw_body=raw,
+        headers=cast("Mapping[str, str]", request.headers),  # reads names in any case
+        url=request.full_path.rstrip("?"),
+        given=given,
+    )
+
+
+async def _read_body(most: int) -> bytes:
+    too_large = Problem(
+        status=413, kind="too-large", detail=f"the body must have at most {most} bytes"
+    )
+    if (request.content_length or 0) > most:
+        raise too_large
+    try:
+        raw = cast("bytes", await request.get_data(cache=False, as_text=False))
+    except HTTPException as error:
+        if error.code == 413:
+            raise too_large from None
+        raise
+    if len(raw) > most:
+        raise too_large
+    return raw
+
+
+def _load(raw: bytes, settings: WebSettings) -> Any:
+    if (request.mimetype or "") != "application/json":
+        raise Problem(
+            status=415,
+            kind="unsupported-media-type",
+            detail="send the body with Content-Type: application/json",
+        )
+    try:
+        return strict_json.loads(raw, settings.json_depth_max)
+    except strict_json.BadJson as error:
+        raise bad_request(f"the body {error}") from None
+
+
+def _structured(converter: cattrs.Converter, value: Any, kind: type[T]) -> T:
+    try:
+        return structure(converter, value, kind)
+    except Invalid as error:
+        raise invalid(error.problems) from None
+
+
+def check_query(kind: type[T]) -> T:
+    """The query string as this type; raises a 400 that names every bad parameter."""
+    return _structured(QUERY, _query_values(), kind)
+
+
+def _query_values() -> dict[str, str]:
+    values = request.args.to_dict(flat=False)
+    twice = [(f"/{name}", "is given twice") for name, given in values.items() if len(given) > 1]
+    if twice:
+        raise invalid(twice)
+    return {name: given[0] for name, given in values.items()}
+
+
+def _render(reply: Reply) -> Response:
+    headers = dict(reply.headers)
+    if reply.body is None:
+        return Response("", status=reply.status, headers=headers)
+    text = reply.body if isinstance(reply.body, str) else encode(reply.body)
+    headers.setdefault("Content-Type", "application/json")
+    return Response(text, status=reply.status, headers=headers)
+
+
+def encode(view: Any) -> str:
+    """An attrs object as the API's JSON."""
+    return json.dumps(BODY.unstructure(view), ensure_ascii=False, separators=(",", ":"))

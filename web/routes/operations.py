@@ -1,0 +1,99 @@
+"""What operators look at: figures, health, metrics, and the description of the API."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Sequence
+
+from engine import Stats
+from web.metrics import Metrics
+from web.openapi import document
+from web.router import Call, Operation, Reply, Router
+from web.schemas import LatencyView, StatsView
+
+V1 = "/api/v1"
+
+
+def operations_router(metrics: Metrics) -> Router:
+    """Figures and health."""
+    router = Router("operations")
+
+    @router.add(
+        "GET", V1 + "/stats", "How the engine does", answers={200: StatsView}, problems=(406, 503)
+    )
+    async def stats(call: Call) -> Reply:
+        return Reply(body=_stats_view(await call.engine.stats()))
+
+    @router.add("GET", "/healthz", "Whether the process lives", answers={200: dict})
+    async def healthz(_: Call) -> Reply:
+        return _json({"status": "ok"})
+
+    @router.add("GET", "/readyz", "Whether it can work", answers={200: dict}, problems=(503,))
+    async def readyz(call: Call) -> Reply:
+        await call.engine.check_ready()
+        return _json({"status": "ready"})
+
+    @router.add("GET", "/metrics", "Prometheus metrics", answers={200: str}, problems=(503,))
+    async def prometheus(call: Call) -> Reply:
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        return Reply(body=await metrics.render(call.engine), headers={"Content-Type": kind})
+
+    return router
+
+
+def description_router(all_operations: Callable[[], Sequence[Operation]], version: str) -> Router:
+    """The API's own description."""
+    router = Router("description")
+
+    @router.add("GET", "/openapi.json", "This description, OpenAPI 3.1", answers={200: dict})
+    async def openapi(_: Call) -> Reply:
+        return _json(document(all_operations(), version))
+
+    @router.add("GET", "/docs", "This description, to read", answers={200: None})
+    async def docs(_: Call) -> Reply:
+        return Reply(
+            body=_page(all_operations()), headers={"Content-Type": "text/html; charset=utf-8"}
+        )
+
+    return router
+
+
+def _json(value: object) -> Reply:
+    return Reply(body=json.dumps(value), headers={"Content-Type": "application/json"})
+
+
+def _page(operations: Sequence[Operation]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{operation.method}</code><td><code>{html.escape(operation.path)}</code>"
+        f"<td>{html.escape(operation.summary)}"
+        for operation in operations
+    )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Ringback API</title>"
+        "<h1>Ringback API</h1><p>Details: <a href=/openapi.json>/openapi.json</a></p>"
+        f"<table><tr><th>method<th>path<th>what it does{rows}</table>"
+    )
+
+
+def _stats_view(stats: Stats) -> StatsView:
+    attempts = stats.attempts
+    return StatsView(
+        counts={str(status): count for status, count in stats.counts.items()},
+        queue_depth=stats.queue_depth,
+        oldest_waiting_s=stats.oldest_waiting_s,
+        executors=stats.executors,
+        executors_busy=stats.executors_busy,
+        attempts=attempts.total,
+        attempts_by_outcome=attempts.by_outcome,
+        attempt_latency=LatencyView(
+            p50_s=attempts.latency.p50_s,
+            p95_s=attempts.latency.p95_s,
+            p99_s=attempts.latency.p99_s,
+        ),
+        success_rate=attempts.success_rate,
+        late_results=stats.late_results,
+        commits=stats.commits,
+        watchers=stats.watchers,
+        newest_event=stats.newest_event,
+    )

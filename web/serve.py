@@ -1,0 +1,66 @@
+"""The composition root: engine, app and server in one process, and how they stop together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+import trio
+
+from engine import Engine, EngineConfig, open_engine
+
+from .app import create_app
+from .metrics import Metrics
+from .server import ServerConfig, StopSignals, serve
+from .settings import WebSettings
+
+_WATCHDOG_MARGIN_S = 5.0
+
+
+@attrs.frozen(kw_only=True)
+class ServeOptions:
+    """Everything ``ringback serve`` needs."""
+
+    database: str = "sqlite:///ringback.db"
+    engine: EngineConfig = attrs.field(factory=EngineConfig)
+    server: ServerConfig = attrs.field(factory=ServerConfig)
+    web: WebSettings = attrs.field(factory=WebSettings)
+
+
+async def run_server(options: ServeOptions, on_ready: Callable[[list[str]], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: no new work is taken, running attempts and
+    requests get the grace period, the rest goes back. A second signal cuts the grace short.
+
+    ``on_ready`` gets the URLs as soon as requests are answered. Raises ``StoreLocked``,
+    ``StoreDamaged`` or ``StoreUnavailable`` if the store cannot be opened, ``OSError`` if the
+    port cannot be had; inside exception groups, as Trio has it.
+    """
+    signals = StopSignals(options.server.grace_s + _WATCHDOG_MARGIN_S)
+    metrics = Metrics()
+    async with trio.open_nursery() as outermost:
+        await outermost.start(signals.watch)
+        async with open_engine(
+            options.engine, database=options.database, observe_attempt=metrics.observe
+        ) as engine:
+            # It only tells the engine to stop, which is harmless after the end.
+            outermost.start_soon(_stop_engine, engine, signals)  # noqa: ASYNC111
+            async with trio.open_nursery() as serving:
+                urls: list[str] = await serving.start(
+                    partial(
+                        serve,
+                        create_app(engine, options.web, metrics),
+                        options.server,
+                        shutdown_trigger=signals.first.wait,
+                        cut_trigger=signals.second.wait,
+                    )
+                )
+                on_ready(urls)
+        outermost.cancel_scope.cancel(reason="the server has stopped")
+
+
+async def _stop_engine(engine: Engine, signals: StopSignals) -> None:
+    await signals.first.wait()
+    engine.stop()
+    await signals.second.wait()
+    engine.cut()

@@ -1,0 +1,240 @@
+"""The status stream: a websocket, and the same as server-sent events.
+
+Both are thin: ``engine.Watch`` gives events without gap or repetition, and drops who is too slow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from types import TracebackType
+from typing import Annotated, Self
+
+import attrs
+import trio
+from quart import Response, request, websocket
+from quart.wrappers.response import ResponseBody
+
+from engine import Engine, Event, EventFilter, Status, TaskQuery, Watch
+from engine.core.rules import between
+from engine.errors import CursorExpired, EngineError, EngineStopping, WatcherLagged
+
+from . import strict_json
+from .problems import Problem, invalid, problem_of
+from .router import check_query, encode
+from .schemas import BODY, EventsQuery, Invalid, event_view, structure, task_view
+from .settings import WebSettings
+
+CLOSE_GOING_AWAY = 1001
+CLOSE_TRY_LATER = 1013
+CLOSE_BAD_MESSAGE = 4000
+CLOSE_LAGGED = 4008
+CLOSE_EXPIRED = 4010
+
+Goodbye = tuple[int, str]
+
+
+@attrs.frozen(kw_only=True)
+class Subscribe:
+    """What a client of the websocket asks for."""
+
+    task_ids: list[str] = attrs.field(factory=list)
+    statuses: list[Status] = attrs.field(factory=list)
+    names: list[str] = attrs.field(factory=list)
+    after: Annotated[int, between(0, 2**62)] | None = None
+    snapshot: bool = False
+
+    def filter(self) -> EventFilter:
+        """As the engine wants it."""
+        return EventFilter(
+            task_ids=frozenset(self.task_ids),
+            statuses=frozenset(self.statuses),
+            names=frozenset(self.names),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class ClientMessage:
+    """What a client of the websocket sends, once."""
+
+    subscribe: Subscribe
+
+
+async def stream(engine: Engine, settings: WebSettings) -> None:
+    """Serve one websocket client. Quart cancels this when the client leaves."""
+    await websocket.accept()
+    try:
+        with trio.fail_after(settings.subscribe_timeout_s):
+            subscribe = _parse(await websocket.receive(), settings)
+    except (Invalid, strict_json.BadJson) as error:
+        await websocket.close(CLOSE_BAD_MESSAGE, str(error)[:120])
+        return
+    except trio.TooSlowError:
+        await websocket.close(CLOSE_BAD_MESSAGE, "send a subscribe message first")
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_expect_silence, nursery.cancel_scope)
+        goodbye: Goodbye = (CLOSE_BAD_MESSAGE, "one subscribe message per connection")
+        goodbye = await _serve(engine, settings, subscribe)
+        nursery.cancel_scope.cancel(reason="the stream has ended")
+    await websocket.close(*goodbye)
+
+
+async def _expect_silence(scope: trio.CancelScope) -> None:
+    await websocket.receive()
+    scope.cancel(reason="the client sent a second message")
+
+
+def _parse(message: str | bytes, settings: WebSettings) -> Subscribe:
+    raw = message.encode("utf-8", "surrogatepass") if isinstance(message, str) else message
+    document = strict_json.loads(raw, settings.json_depth_max)
+    return structure(BODY, document, ClientMessage).subscribe
+
+
+async def _serve(engine: Engine, settings: WebSettings, subscribe: Subscribe) -> Goodbye:
+    """Send what is asked for until there is a reason to stop; returns that."""
+    try:
+        after = subscribe.after
+        if subscribe.snapshot:
+            after, shown = await _snapshot(engine, settings, subscribe.filter())
+            await websocket.send(shown)
+        async with engine.watch(subscribe.filter(), after=after) as watch:
+            await websocket.send(json.dumps({"subscribed": True, "seq": watch.position}))
+            while True:
+                events = await _next(watch, settings.heartbeat_s)
+                for event in events:
+                    await websocket.send(encode_event(event))
+                if not events:
+                    await websocket.send(json.dumps({"heartbeat": True, "seq": watch.position}))
+    except CursorExpired as error:
+        return CLOSE_EXPIRED, f"the oldest event kept is {error.oldest}"
+    except WatcherLagged as error:
+        return CLOSE_LAGGED, f"too slow: resume after {error.last_seq}"
+    except EngineStopping:
+        return CLOSE_GOING_AWAY, "the server stops"
+    except EngineError as error:
+        return CLOSE_TRY_LATER, str(error)[:120]
+
+
+async def _next(watch: Watch, heartbeat_s: float) -> Sequence[Event]:
+    """What happens next; nothing, if that takes longer than a heartbeat."""
+    with trio.move_on_after(heartbeat_s):
+        return await watch.receive()
+    return ()
+
+
+async def _snapshot(engine: Engine, settings: WebSettings, wanted: EventFilter) -> tuple[int, str]:
+    """All tasks that match as they are now, in one message; and the event they are as of."""
+    query = TaskQuery(task_ids=wanted.task_ids, statuses=wanted.statuses, names=wanted.names)
+    seq, tasks = await engine.snapshot(query, settings.snapshot_max + 1)
+    complete = len(tasks) <= settings.snapshot_max
+    shown = [BODY.unstructure(task_view(task)) for task in tasks[: settings.snapshot_max]]
+    return seq, json.dumps(
+        {"snapshot": shown, "seq": seq, "complete": complete}, ensure_ascii=False
+    )
+
+
+@lru_cache(maxsize=4096)
+def encode_event(event: Event) -> str:
+    """An event as JSON, made once for all watchers; absent members are left out."""
+    document = json.loads(encode(event_view(event)))
+    for name in ("reason", "callbackResult"):
+        if document[name] is None:
+            del document[name]
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+# -- server-sent events ----------------------------------------------------------------------
+
+
+async def server_sent_events(engine: Engine, settings: WebSettings) -> Response:
+    """The stream as ``text/event-stream``: ``id`` is the ``seq``, ``Last-Event-ID`` resumes."""
+    try:
+        query = check_query(EventsQuery)
+        after = _last_event_id(query)
+        if after is not None:
+            await engine.check_cursor(after)
+        wanted = _sse_filter(query)
+        shown = None
+        if query.snapshot:
+            after, shown = await _snapshot(engine, settings, wanted)
+    except Problem as problem:
+        return problem.response()
+    except EngineError as error:
+        return problem_of(error).response()
+    body = _EventStream(engine, settings.heartbeat_s, wanted, after, shown)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    response = Response(body, headers=headers, content_type="text/event-stream")
+    response.timeout = None
+    return response
+
+
+def _last_event_id(query: EventsQuery) -> int | None:
+    header = request.headers.get("Last-Event-ID", "")
+    if header.isascii() and header.isdigit() and len(header) < 19:
+        return int(header)
+    return query.after
+
+
+def _sse_filter(query: EventsQuery) -> EventFilter:
+    statuses = (query.status or "").split(",") if query.status else []
+    document = {
+        "taskIds": query.task_id.split(",") if query.task_id else [],
+        "statuses": statuses,
+        "names": query.name.split(",") if query.name else [],
+    }
+    try:
+        return structure(BODY, document, Subscribe).filter()
+    except Invalid as error:
+        raise invalid(error.problems) from None
+
+
+class _EventStream(ResponseBody):
+    """The body: opened when sending begins, closed when the client leaves."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        heartbeat_s: float,
+        wanted: EventFilter,
+        after: int | None,
+        snapshot: str | None,
+    ) -> None:
+        self._context = engine.watch(wanted, after=after)
+        self._heartbeat_s = heartbeat_s
+        self._snapshot = snapshot
+        self._ended = False
+
+    async def __aenter__(self) -> Self:
+        self._watch = await self._context.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._context.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - does not wait
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
+        if self._snapshot is not None:
+            text, self._snapshot = self._snapshot, None
+            return f"event: snapshot\ndata: {text}\n\n".encode()
+        try:
+            events = await _next(self._watch, self._heartbeat_s)
+        except EngineError as reason:
+            self._ended = True
+            kind = "lagged" if isinstance(reason, WatcherLagged) else "end"
+            data = json.dumps({"detail": str(reason), "seq": self._watch.position})
+            return f"event: {kind}\ndata: {data}\n\n".encode()
+        frames = [
+            f"id: {event.seq}\nevent: status\ndata: {encode_event(event)}\n\n" for event in events
+        ]
+        return "".join(frames or [": heartbeat\n\n"]).encode()
