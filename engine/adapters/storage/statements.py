@@ -1,0 +1,217 @@
+"""What is said to the database, named. One set for all dialects.
+
+Limits are plain numbers, not parameters: SQL Server turns a parameter into a numbered subquery.
+Conditions of partial indexes are literals: a parameter would hide the index from the planner.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from engine.core.task import Status
+
+from .rows import BLOCKED, HOLDS
+from .schema import (
+    READY,
+    SCHEDULED,
+    archive,
+    attempt,
+    counter,
+    event,
+    idempotency,
+    status_count,
+    task,
+    task_metadata,
+)
+
+ID_LIST_MAX = 500
+"""Most ids in one statement; databases limit the number of parameters."""
+
+EVENT_COUNTER = "event"
+
+_ids: sa.BindParameter[Any] = bindparam("ids", expanding=True)
+
+# -- reading ---------------------------------------------------------------------------------
+
+live_by_ids = sa.select(task).where(task.c.id.in_(_ids))
+archived_by_ids = sa.select(archive).where(archive.c.id.in_(_ids))
+live_by_id = sa.select(task).where(task.c.id == bindparam("one"))
+archived_by_id = sa.select(archive).where(archive.c.id == bindparam("one"))
+all_counts = sa.select(status_count.c.status, status_count.c.n)
+holder = sa.select(task.c.id).where(
+    task.c.partition_key == bindparam("key"), task.c.turn == sa.literal_column(f"'{HOLDS}'")
+)
+next_blocked = (
+    sa.select(task)
+    .where(
+        task.c.partition_key == bindparam("key"),
+        task.c.turn == sa.literal_column(f"'{BLOCKED}'"),
+    )
+    .order_by(task.c.id)
+    .limit(1)
+)
+oldest_queued = (
+    sa.select(task)
+    .where(task.c.status == sa.literal_column(f"'{Status.QUEUED.value}'"))
+    .order_by(task.c.id)
+    .limit(1)
+)
+answer = sa.select(idempotency).where(
+    idempotency.c.hash == bindparam("hash"), idempotency.c.created_at >= bindparam("since")
+)
+attempts_of = (
+    sa.select(attempt).where(attempt.c.task_id == bindparam("one")).order_by(attempt.c.number)
+)
+events_of = sa.select(event).where(event.c.task_id == bindparam("one")).order_by(event.c.seq)
+# "From the first" is what tells SQLite to look for it instead of walking.
+first_seq = sa.select(event.c.seq).where(event.c.seq >= 1).order_by(event.c.seq).limit(1)
+last_seq = sa.select(counter.c.value).where(counter.c.name == EVENT_COUNTER)
+
+
+@lru_cache(maxsize=64)
+def events_after(limit: int) -> sa.Select[Any]:
+    """The next events of the whole log."""
+    return (
+        sa.select(event).where(event.c.seq > bindparam("after")).order_by(event.c.seq).limit(limit)
+    )
+
+
+@lru_cache(maxsize=64)
+def expired(limit: int) -> sa.Select[Any]:
+    """Tasks whose lease or deadline has passed."""
+    return (
+        sa.select(task)
+        .where(task.c.expires_at <= bindparam("now"))
+        .order_by(task.c.expires_at, task.c.id)
+        .limit(limit)
+    )
+
+
+@lru_cache(maxsize=64)
+def running(limit: int) -> sa.Select[Any]:
+    """Attempts under way that are not ours."""
+    return (
+        sa.select(task)
+        .where(
+            task.c.status == sa.literal_column(f"'{Status.PROCESSING.value}'"),
+            task.c.owner != bindparam("owner"),
+        )
+        .order_by(task.c.id)
+        .limit(limit)
+    )
+
+
+@lru_cache(maxsize=64)
+def ready(limit: int) -> sa.Select[Any]:
+    """The head of a lane."""
+    return (
+        sa.select(task.c.id, task.c.rank, task.c.due_at)
+        .where(task.c.lane == bindparam("lane"), sa.text(READY))
+        .order_by(task.c.rank, task.c.id)
+        .limit(limit)
+    )
+
+
+@lru_cache(maxsize=64)
+def scheduled(limit: int) -> sa.Select[Any]:
+    """What becomes due next in a lane."""
+    return (
+        sa.select(task.c.id, task.c.rank, task.c.due_at)
+        .where(task.c.lane == bindparam("lane"), sa.text(SCHEDULED))
+        .order_by(task.c.due_at, task.c.rank, task.c.id)
+        .limit(limit)
+    )
+
+
+# -- writing ---------------------------------------------------------------------------------
+
+insert_task = sa.insert(task)
+insert_archived = sa.insert(archive)
+insert_event = sa.insert(event)
+insert_attempt = sa.insert(attempt)
+insert_metadata = sa.insert(task_metadata)
+insert_answer = sa.insert(idempotency)
+_as_known = (task.c.id == bindparam("known_id"), task.c.version == bindparam("known_version"))
+update_task = sa.update(task).where(*_as_known)  # sets the columns it is given values for
+delete_known_task = sa.delete(task).where(*_as_known)
+add_to_count = (
+    sa.update(status_count)
+    .where(status_count.c.status == bindparam("of"))
+    .values(n=status_count.c.n + bindparam("delta"))
+)
+next_seqs = (
+    sa.update(counter)
+    .where(counter.c.name == EVENT_COUNTER)
+    .values(value=counter.c.value + bindparam("more"))
+    .returning(counter.c.value)
+)
+
+
+@lru_cache(maxsize=64)
+def promote(limit: int) -> sa.Update:
+    """Make scheduled tasks that have become due ready."""
+    due = (
+        sa.select(task.c.id)
+        .where(
+            task.c.lane == bindparam("of_lane"),
+            sa.text(SCHEDULED),
+            task.c.due_at <= bindparam("now"),
+        )
+        .order_by(task.c.due_at, task.c.rank, task.c.id)
+        .limit(limit)
+    )
+    return sa.update(task).where(task.c.id.in_(due)).values(wait=sa.literal_column("'ready'"))
+
+
+# -- removing --------------------------------------------------------------------------------
+
+delete_live = sa.delete(task).where(task.c.id.in_(_ids))
+delete_archived = sa.delete(archive).where(archive.c.id.in_(_ids))
+delete_attempts = sa.delete(attempt).where(attempt.c.task_id.in_(_ids))
+delete_metadata = sa.delete(task_metadata).where(task_metadata.c.task_id.in_(_ids))
+delete_answers = sa.delete(idempotency).where(idempotency.c.hash.in_(_ids))
+delete_events = sa.delete(event).where(event.c.seq <= bindparam("last"))
+
+
+@lru_cache(maxsize=64)
+def oldest_events(limit: int) -> sa.Select[Any]:
+    """The events that go first."""
+    from_the_first = sa.select(event.c.seq, event.c.at).where(event.c.seq >= 1)
+    return from_the_first.order_by(event.c.seq).limit(limit)
+
+
+@lru_cache(maxsize=64)
+def old_archived(limit: int) -> sa.Select[Any]:
+    """Archived tasks that have been there for long."""
+    return (
+        sa.select(archive.c.id, archive.c.status)
+        .where(archive.c.archived_at < bindparam("before"))
+        .order_by(archive.c.archived_at, archive.c.id)
+        .limit(limit)
+    )
+
+
+@lru_cache(maxsize=64)
+def old_ended(limit: int) -> sa.Select[Any]:
+    """Live tasks that ended long ago: given up, and nobody asked for another round."""
+    return (
+        sa.select(task.c.id, task.c.status)
+        .where(task.c.completed_at < bindparam("before"))
+        .order_by(task.c.completed_at, task.c.id)
+        .limit(limit)
+    )
+
+
+@lru_cache(maxsize=64)
+def old_answers(limit: int) -> sa.Select[Any]:
+    """Answers that are no longer repeated."""
+    return (
+        sa.select(idempotency.c.hash)
+        .where(idempotency.c.created_at < bindparam("before"))
+        .order_by(idempotency.c.created_at)
+        .limit(limit)
+    )

@@ -1,0 +1,136 @@
+"""How SQLite answers: by indexes, without sorting, however many tasks there are."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from engine.adapters.storage.sqlite import SqliteStore, open_sqlite_store
+from engine.adapters.threads import InlineRunSync
+from engine.core.commands import (
+    Cancel,
+    Claim,
+    IdempotencyKey,
+    Prune,
+    Recover,
+    Refill,
+    Sweep,
+    Update,
+)
+from engine.core.queries import Kept, TaskQuery
+from engine.core.task import Lane, Status
+from tests.support.builders import an_id, at, commit, creating, finishing
+
+LARGE = "task|archive|event|attempt|task_metadata|idempotency"
+WALK = re.compile(rf"SCAN ({LARGE})\b(?! USING (COVERING )?INDEX)")
+
+
+class Plans:
+    """Notes every statement a store makes, and asks SQLite how it would run it."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        driver = store._writer.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        self._driver = driver
+        self.said: dict[str, Any] = {}
+        for connection in [store._writer, *(reader for _, reader in store._idle)]:
+            sa.event.listen(connection, "before_cursor_execute", self._note)
+
+    def _note(self, _conn, _cursor, statement, parameters, _context, executemany) -> None:
+        self.said[statement] = parameters[0] if executemany else parameters
+
+    def explained(self) -> dict[str, list[str]]:
+        """The steps of every statement."""
+        return {
+            statement: [
+                row[3]
+                for row in self._driver.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            ]
+            for statement, parameters in self.said.items()
+            if statement.startswith(("SELECT", "UPDATE", "DELETE"))
+        }
+
+
+@pytest.fixture
+async def store(tmp_path: Path):
+    async with open_sqlite_store(str(tmp_path / "tasks.db"), InlineRunSync) as opened:
+        yield opened
+
+
+async def _live(store: SqliteStore) -> None:
+    await commit(store, creating(1, 2, partition_key="k", metadata={"a": "b"}, deadline=at(99)))
+    await commit(store, creating(3, 4, 5, key=IdempotencyKey("hash", "print")))
+    await commit(store, creating(6, run_at=at(5)), Update(an_id(5), {"metadata": {"c": "d"}}))
+    tasks = [(await commit(store, Claim(an_id(n), "old")))[0] for n in (1, 3, 4)]
+    await commit(store, finishing(tasks[0]), finishing(tasks[1], 410), Cancel(an_id(2)))
+    await commit(store, Recover("new", 10))
+    await commit(store, Sweep(10), now=at(100))
+    await commit(store, Refill(Lane.RUN, 10), now=at(100))
+    await commit(store, Prune(10), now=at(10**8))
+
+
+async def _read(store: SqliteStore) -> None:
+    await store.get(an_id(1))
+    await store.counts()
+    await store.oldest_waiting()
+    await store.partition_holder("k")
+    await store.attempts(an_id(1))
+    await store.task_events(an_id(1))
+    await store.events(3, 10)
+    await store.event_range()
+
+
+async def _list(store: SqliteStore) -> None:
+    some = frozenset({Status.QUEUED, Status.FAILED, Status.COMPLETED})
+    for query in (
+        TaskQuery(),
+        TaskQuery(before=an_id(5)),
+        TaskQuery(kept=Kept.ARCHIVE, statuses=frozenset({Status.CANCELLED})),
+        TaskQuery(statuses=some),
+        TaskQuery(statuses=some, before=an_id(5)),
+        TaskQuery(statuses=some, names=frozenset({"invoice"})),
+        TaskQuery(names=frozenset({"invoice", "other"}), before=an_id(5)),
+        TaskQuery(metadata={"a": "b"}),
+        TaskQuery(metadata={"a": "b", "c": "d"}, statuses=some, before=an_id(5)),
+        TaskQuery(task_ids=frozenset({an_id(1), an_id(2)}), statuses=some),
+        TaskQuery(created_after=at(1), priority=3),
+    ):
+        await store.tasks(query, 10, 5)
+
+
+async def _count(store: SqliteStore) -> None:
+    await store.count(TaskQuery())
+    await store.count(TaskQuery(names=frozenset({"invoice"}), statuses=frozenset(Status)))
+    await store.count(TaskQuery(metadata={"a": "b"}))
+
+
+@pytest.mark.parametrize("use", [_live, _read, _list, _count])
+async def test_no_statement_walks_a_large_table_or_sorts(
+    store: SqliteStore, use: Callable[[SqliteStore], Awaitable[None]]
+):
+    plans = Plans(store)
+    await use(store)
+    explained = plans.explained()
+    assert len(explained) >= 3
+    bad = {
+        statement: steps
+        for statement, steps in explained.items()
+        if any(WALK.search(step) or "TEMP B-TREE" in step for step in steps)
+    }
+    assert not bad
+
+
+async def test_the_hot_paths_use_the_indexes_made_for_them(store: SqliteStore):
+    plans = Plans(store)
+    await _live(store)
+    steps = {step for plan in plans.explained().values() for step in plan}
+    text = "\n".join(sorted(steps))
+    for index in ("ready", "scheduled", "turn", "expires", "status", "completed"):
+        assert re.search(rf"SEARCH task USING (COVERING )?INDEX ix_task_{index}\b", text), index
+    assert "ix_archive_archived" in text
