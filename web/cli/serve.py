@@ -13,6 +13,7 @@ import click
 import trio
 
 from engine import EngineConfig
+from engine.adapters.storage import migrate as migrate_database
 from engine.errors import EngineError
 from web.serve import ServeOptions, run_server
 from web.server import ServerConfig
@@ -112,14 +113,13 @@ def serve(database: str, insecure_no_auth: bool, **settings: Any) -> None:
 @_database_option
 def migrate(database: str) -> None:
     """Bring a database to the newest schema. ``serve`` does this by itself when it starts."""
-    from engine.adapters.storage import migrate_store
-
     try:
-        before, after = migrate_store(database)
+        found = migrate_database(database)
     except (EngineError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    done = "is up to date" if before == after else f"migrated from {before or 'nothing'}"
-    click.echo(f"{database}: {done}, schema {after}")
+    up_to_date = found.current == found.head
+    done = "is up to date" if up_to_date else f"migrated from {found.current or 'nothing'}"
+    click.echo(f"{database}: {done}, schema {found.head}")
 
 
 def _pick(kind: type, settings: dict[str, Any]) -> Any:
