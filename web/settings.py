@@ -1,4 +1,4 @@
-"""Every limit of the web part. Units stand in the names."""
+"""Every limit of the web part: of the API, and of the server below it. Units stand in the names."""
 
 from __future__ import annotations
 
@@ -25,3 +25,20 @@ class WebSettings:
     page_size: int = _limit(50, "tasks on a page by default")
     snapshot_max: int = _limit(10_000, "tasks in a snapshot of the stream")
     heartbeat_s: float = _limit(15.0, "pause after which an idle stream says it lives")
+
+
+@attrs.frozen(kw_only=True)
+class ServerConfig:
+    """Settings of one server. Each has a safe default; a wrong one raises ``ValueError`` here."""
+
+    host: str = attrs.field(default="127.0.0.1", metadata={"doc": "address to listen on"})
+    port: int = attrs.field(default=8080, metadata={"doc": "port to listen on; 0 is any free one"})
+    backlog: int = _limit(4096, "connections the kernel keeps until they are accepted")
+    connections_max: int = _limit(10_000, "open connections; more wait in the kernel's backlog")
+    keep_alive_s: float = _limit(5.0, "how long a connection may wait for its next request")
+    headers_timeout_s: float = _limit(5.0, "time for the line and headers of a request, in all")
+    body_timeout_s: float = _limit(60.0, "time for the body of a request, in all")
+    send_timeout_s: float = _limit(5.0, "time a client may take to read 64 KiB")
+    header_bytes_max: int = _limit(8192, "size of the line and headers of a request")
+    websocket_message_bytes_max: int = _limit(4096, "size of a message from a websocket client")
+    grace_s: float = _limit(30.0, "time requests in progress get when the server stops")

@@ -20,7 +20,9 @@ import trio.testing
 from quart import Response, request, websocket
 from quart_trio import QuartTrio
 
-from web.server import LINGER_S, ServerConfig, serve
+from web.connection import LINGER_S
+from web.server import serve
+from web.settings import ServerConfig
 
 HOST = b"Host: test\r\n"
 HEALTHZ = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -134,7 +136,9 @@ class Client:
         answer = await self.head()
         size = int(answer.headers[b"content-length"])
         while len(self.buffer) < size:
-            self.buffer += await self.receive()
+            data = await self.receive()
+            assert data, f"closed after {self.buffer!r}"
+            self.buffer += data
         answer.body, self.buffer = self.buffer[:size], self.buffer[size:]
         return answer
 
@@ -532,7 +536,9 @@ async def test_websockets_work_but_messages_are_not_compressed() -> None:
         assert b"sec-websocket-extensions" not in answer.headers
         await client.send(frame(b"x" * 4096))
         while len(client.buffer) < 4 + 4096:
-            client.buffer += await client.receive()
+            data = await client.receive()
+            assert data
+            client.buffer += data
         assert client.buffer == b"\x81\x7e\x10\x00" + b"x" * 4096
 
 
@@ -544,7 +550,9 @@ async def test_a_pong_does_not_get_into_a_message() -> None:
         await trio.sleep(0.05)
         end = b"\x8a\x04ping"
         while not client.buffer.endswith(end):
-            client.buffer += await client.receive()
+            data = await client.receive()
+            assert data
+            client.buffer += data
         assert client.buffer == b"\x82\x7f" + struct.pack("!Q", BIG) + bytes(BIG) + end
 
 
@@ -666,7 +674,9 @@ async def test_the_grace_can_be_cut_short() -> None:
 
 PROGRAM = """
 import sys, trio
-from web.server import ServerConfig, StopSignals, serve
+from web.server import serve
+from web.settings import ServerConfig
+from web.signals import StopSignals
 
 async def app(scope, receive, send):
     assert scope["type"] == "http"

@@ -16,8 +16,7 @@ from engine import EngineConfig
 from engine.adapters.storage import migrate as migrate_database
 from engine.errors import EngineError
 from web.serve import ServeOptions, run_server
-from web.server import ServerConfig
-from web.settings import WebSettings
+from web.settings import ServerConfig, WebSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
