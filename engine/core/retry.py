@@ -52,6 +52,7 @@ def decide(
     if verdict is Verdict.PERMANENT:
         return GiveUp("the callback refused it for good")
     if failures >= policy.max_attempts:
-        return GiveUp(f"all {policy.max_attempts} attempts failed")
+        most = policy.max_attempts
+        return GiveUp(f"all {most} attempts failed" if most > 1 else "its only attempt failed")
     planned = backoff_s(policy, failures, jitter)
     return RetryIn(max(planned, min(asked_s or 0.0, asked_max_s)))

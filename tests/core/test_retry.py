@@ -63,6 +63,12 @@ def test_a_failure_is_tried_again_until_the_attempts_are_used_up() -> None:
     assert decided(6) == GiveUp("all 5 attempts failed")
 
 
+def test_a_task_with_one_attempt_is_not_said_to_have_had_all() -> None:
+    only = attrs.evolve(STEADY, max_attempts=1)
+    decision = decide(only, 1, Verdict.RETRY, asked_s=None, asked_max_s=100, jitter=0.0)
+    assert decision == GiveUp("its only attempt failed")
+
+
 def test_a_refusal_for_good_ends_it_at_once() -> None:
     assert decided(1, Verdict.PERMANENT) == GiveUp("the callback refused it for good")
 

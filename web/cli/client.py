@@ -143,17 +143,16 @@ class Api:
 
     def get(self, task_id: str) -> Document:
         """Everything known of a task."""
-        return self.call("GET", f"/tasks/{quote(task_id, safe='')}").document
+        return self.call("GET", _path(task_id)).document
 
     def attempts(self, task_id: str) -> list[Document]:
         """The attempts of a task, first one first."""
-        found = self.call("GET", f"/tasks/{quote(task_id, safe='')}/attempts").document
+        found = self.call("GET", _path(task_id) + "/attempts").document
         return list(found["attempts"])
 
     def explain(self, task_id: str) -> str:
         """Why a task is not running, as a sentence."""
-        path = f"/tasks/{quote(task_id, safe='')}/explain"
-        return str(self.call("GET", path).document["sentence"])
+        return str(self.call("GET", _path(task_id) + "/explain").document["sentence"])
 
     def pages(
         self, filters: Mapping[str, str], limit: int, cursor: str | None
@@ -173,11 +172,11 @@ class Api:
     def cancel(self, task_id: str, *, in_flight: bool) -> None:
         """Cancel a task; with ``in_flight`` also one that is being called."""
         query = {"inFlight": "true"} if in_flight else {}
-        self.call("DELETE", f"/tasks/{quote(task_id, safe='')}", query=query)
+        self.call("DELETE", _path(task_id), query=query)
 
     def retry(self, task_id: str) -> Document:
         """Give a failed task another round."""
-        return self.call("POST", f"/tasks/{quote(task_id, safe='')}/retry").document
+        return self.call("POST", _path(task_id) + "/retry").document
 
     def call(
         self,
@@ -214,6 +213,14 @@ class Api:
             "check --url"
         )
         raise Refused(response.status_code, {"detail": detail})
+
+
+def _path(task_id: str) -> str:
+    """The path of a task. What cannot be an id is not sent: it could name another path."""
+    if not task_id.replace("-", "").isalnum():
+        detail = f"no task has the id {task_id}"
+        raise Refused(404, {"type": TYPE_PREFIX + "task-not-found", "detail": detail})
+    return f"/tasks/{quote(task_id, safe='')}"
 
 
 def checked_url(_: click.Context, __: click.Parameter, value: str) -> str:

@@ -37,6 +37,7 @@ def demo(*, tasks: int, kill: bool, keep: bool) -> None:
     """
     # Imported here: the demo uses this package's stream client, and other commands need no demo.
     from web.cli.client import Unreachable
+    from web.cli.watching import leaf_of
     from web.demo.load import RefusedError
     from web.demo.run import DemoOptions, run_demo
     from web.demo.server import ServerFailed
@@ -46,8 +47,5 @@ def demo(*, tasks: int, kill: bool, keep: bool) -> None:
     try:
         code = trio.run(run_demo, options, open_console())
     except* (ServerFailed, RefusedError, Unreachable, trio.TooSlowError) as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        click.echo(f"ringback demo: {error}", err=True)
+        click.echo(f"ringback demo: {leaf_of(group)}", err=True)
     sys.exit(code)

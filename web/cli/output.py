@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import click
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -29,13 +30,20 @@ json_option = click.option(
 )
 
 
+class _Console(Console):
+    """Says when nobody reads any more, instead of ending the process by itself."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "nobody reads")
+
+
 def open_console(*, stderr: bool = False) -> Console:
     """Where to print. Made when it is needed: tests and pipes change the streams.
 
     With ``NO_COLOR`` there are no styles at all, also none that are not colours.
     """
     plain = {"color_system": None} if os.environ.get("NO_COLOR") else {}
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, **plain)  # type: ignore[arg-type]
+    return _Console(stderr=stderr, highlight=False, soft_wrap=True, **plain)  # type: ignore[arg-type]
 
 
 def printable(text: object, keep: str = "") -> str:
@@ -60,14 +68,18 @@ def print_table(
     console: Console,
     columns: Sequence[str],
     rows: Sequence[Sequence[str | Text]],
-    right: Sequence[str] = (),
+    *,
+    right: Collection[str] = (),
+    whole: Collection[str] = (),
 ) -> None:
-    """A table; in a pipe aligned columns that are never cut short. ``right`` aligns numbers."""
+    """A table: ``right`` columns hold numbers, ``whole`` ones are never broken over lines. In a
+    pipe nothing is broken or cut short."""
     texts = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
     if console.is_terminal:
-        table = Table(header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
         for name in columns:
-            table.add_column(name, justify="right" if name in right else "left")
+            justify: JustifyMethod = "right" if name in right else "left"
+            table.add_column(name, justify=justify, no_wrap=name in whole, overflow="fold")
         for row in texts:
             table.add_row(*row)
         console.print(table, soft_wrap=False)

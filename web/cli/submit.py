@@ -11,13 +11,12 @@ from uuid import uuid4
 
 import click
 import trio
-from rich.text import Text
 
 from engine import Dispatch, Method, Status
 from web import strict_json
 
 from .client import EXIT_CODES, EXIT_REFUSED, EXIT_UNFINISHED, Api, CutOff, Refused, server_option
-from .output import coloured, json_option, open_console, print_json
+from .output import coloured, json_option, open_console, print_json, printable
 from .tasks import outcome_of
 from .watching import Message, Subscription, follow
 
@@ -109,10 +108,14 @@ def _payload(_: click.Context, __: click.Parameter, value: str | None) -> Any:
 @click.option("--max-attempts", type=int, metavar="N", help="3 if absent")
 @click.option(
     "--dispatch",
-    type=click.Choice(list(Dispatch)),
+    type=click.Choice([dispatch.value for dispatch in Dispatch]),
     help="who takes it: executors (auto) or a client (manual); else as the server is set",
 )
-@click.option("--method", type=click.Choice(list(Method), case_sensitive=False), help="POST")
+@click.option(
+    "--method",
+    type=click.Choice([method.value for method in Method], case_sensitive=False),
+    help="POST",
+)
 @click.option("--header", "headers", type=_Pair(":"), multiple=True, metavar="NAME:VALUE")
 @click.option("--metadata", type=_Pair("="), multiple=True, metavar="KEY=VALUE")
 @click.option("--partition-key", metavar="KEY", help="one at a time and in order, per key")
@@ -196,15 +199,18 @@ async def _wait(url: str, task_id: str, wait_s: float) -> None:
     console = open_console(stderr=True)
     ended = False
 
+    def tell(status: str, about: Document) -> None:
+        said = outcome_of(about.get("callbackResult")) or printable(about.get("reason") or "")
+        console.print(coloured(status).append(f"  {said}" if said else "", "none"))
+
     def handle(message: Message) -> bool:
         nonlocal ended
         for task in message.get("snapshot", ()):
-            ended = task["status"] in _ENDS
+            if ended := task["status"] in _ENDS:
+                tell(task["status"], task)
         if "taskId" in message:
-            status = message["to"]
-            said = outcome_of(message.get("callbackResult")) or message.get("reason") or ""
-            console.print(coloured(status), Text(said))
-            ended = status in _ENDS
+            tell(message["to"], message)
+            ended = message["to"] in _ENDS
         return ended
 
     with trio.move_on_after(wait_s):

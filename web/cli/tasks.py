@@ -61,6 +61,8 @@ def _fact(value: Any) -> str:
     if isinstance(value, dict):
         facts = (f"{key}={_fact(item)}" for key, item in value.items() if item is not None)
         return ", ".join(facts)
+    if isinstance(value, bool):
+        return str(value).lower()
     return printable(value)
 
 
@@ -83,7 +85,9 @@ def outcome_of(result: Document | None) -> str:
 
 
 @click.command("list", epilog=EXIT_CODES)
-@click.option("--status", type=click.Choice(list(Status), case_sensitive=False))
+@click.option(
+    "--status", type=click.Choice([status.value for status in Status], case_sensitive=False)
+)
 @click.option("--name", help="only tasks of exactly this name")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N")
 @click.option("--cursor", help="where the list before this one ended")
@@ -91,7 +95,7 @@ def outcome_of(result: Document | None) -> str:
 @json_option
 def list_tasks(
     *,
-    status: Status | None,
+    status: str | None,
     name: str | None,
     limit: int,
     cursor: str | None,
@@ -102,7 +106,7 @@ def list_tasks(
 
     What is left, and the --cursor to go on with, are told on standard error.
     """
-    filters = {"status": str(status)} if status is not None else {}
+    filters = {"status": status} if status is not None else {}
     if name is not None:
         filters["name"] = name
     tasks: list[Document] = []
@@ -133,7 +137,9 @@ def _print_list(tasks: list[Document]) -> None:
         for task in tasks
     ]
     columns = ("id", "status", "name", "attempt", "created", "last word")
-    print_table(open_console(), columns, rows, right=("attempt",))
+    print_table(
+        open_console(), columns, rows, right=("attempt",), whole=("id", "status", "created")
+    )
 
 
 @click.command(epilog=EXIT_CODES)

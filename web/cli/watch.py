@@ -51,7 +51,7 @@ class _Display:
 
     def _print_snapshot(self, message: Message) -> None:
         for task in message["snapshot"]:
-            line = Text(f"{message['seq']:>7}  {task['updatedAt']}  {task['taskId']}  ")
+            line = Text(f"{'now':>7}  {task['updatedAt']}  {task['taskId']}  ")
             line.append_text(coloured(task["status"])).append(f"  {printable(task['name'])}")
             self._console.print(line)
         if not message["complete"]:
@@ -74,7 +74,7 @@ def _event_line(event: Message) -> Text:
     "--status",
     "statuses",
     multiple=True,
-    type=click.Choice(list(Status), case_sensitive=False),
+    type=click.Choice([status.value for status in Status], case_sensitive=False),
     help="only changes to this status; repeatable",
 )
 @click.option("--name", "names", multiple=True, help="only tasks of this name; repeatable")
@@ -95,7 +95,7 @@ def _event_line(event: Message) -> Text:
 def watch(
     *,
     task_ids: Sequence[str],
-    statuses: Sequence[Status],
+    statuses: Sequence[str],
     names: Sequence[str],
     after: int | None,
     snapshot: bool,
@@ -113,7 +113,7 @@ def watch(
         raise click.UsageError("--snapshot and --after are two different beginnings: give one")
     wanted = Subscription(
         task_ids=task_ids,
-        statuses=[str(status) for status in statuses],
+        statuses=statuses,
         names=names,
         after=after,
         snapshot=snapshot,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import signal
+import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 import trio
@@ -20,7 +22,7 @@ from trio_websocket import (
     ConnectionRejected,
     HandshakeError,
     WebSocketConnection,
-    open_websocket_url,
+    wrap_client_stream,
 )
 
 from web.stream import CLOSE_BAD_MESSAGE, CLOSE_EXPIRED, CLOSE_LAGGED
@@ -34,6 +36,7 @@ PONG_S: Final = 10.0
 CLOSE_S: Final = 2.0
 PAUSE_S: Final = 0.1
 PAUSE_MAX_S: Final = 2.0
+_STREAM_ERRORS: Final = (trio.TooSlowError, trio.BrokenResourceError)
 CUT_OFF: Final = 1006  # RFC 6455 §7.4.1: no close frame came
 
 Message = dict[str, Any]
@@ -112,38 +115,43 @@ class _Subscriber:
 
     async def connect_and_follow(self) -> None:
         """One connection, until ``handle`` has had enough. Raises ``Lost`` if it ends before."""
-        enough = False
-        # trio-websocket waits at its end for the server to hang up, however long that takes: as
-        # soon as we are done with a connection this scope puts a limit to it. The limit may hide
-        # the error that ended the connection, so only ``enough`` says how it went.
-        with trio.CancelScope() as scope:
-            try:
-                async with self._open() as connection:
-                    try:
-                        await connection.send_message(self.wanted.message())
-                        while not enough:
-                            enough = self._take(await _next_message(connection))
-                    finally:
-                        scope.deadline = trio.current_time() + CLOSE_S
-            except ConnectionClosed as closed:
-                raise _meaning(closed) from None
-            except ConnectionRejected as rejected:
-                raise _rejection(self.url, rejected) from None
-            except (HandshakeError, trio.BrokenResourceError) as error:
-                if not enough:
-                    raise Lost(str(error.__cause__ or "no answer")) from None
-        if not enough:
-            raise Lost("the connection was cut")
+        ending: Exception | None = None  # raised outside of the nursery, which would wrap it
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    await self._converse(nursery)
+                except (ConnectionClosed, HandshakeError, OSError, *_STREAM_ERRORS, Lost) as error:
+                    ending = _meaning(self.url, error)
+                # trio-websocket waits here for the server to hang up, however long that takes.
+                nursery.cancel_scope.cancel(reason="the connection is over")
+        except BaseExceptionGroup as group:  # trio-websocket's reader may also find it rejected
+            rejected, rest = group.split(ConnectionRejected)
+            if rejected is None or rest is not None:
+                raise
+            ending = _meaning(self.url, leaf_of(rejected))
+        await trio.lowlevel.checkpoint()
+        if ending is not None:
+            raise ending
 
-    def _open(self) -> AbstractAsyncContextManager[WebSocketConnection]:
-        return open_websocket_url(
-            "ws" + self.url.removeprefix("http") + V1 + "/tasks/stream",
-            message_queue_size=MESSAGES_BUFFERED,
-            max_message_size=MESSAGE_BYTES_MAX,
-            receive_buffer_size=64 * 1024,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            disconnect_timeout=CLOSE_S,
-        )
+    async def _converse(self, nursery: trio.Nursery) -> None:
+        with trio.fail_after(CONNECT_TIMEOUT_S):
+            stream = await _connect(urlsplit(self.url))
+        async with stream:  # after the server's goodbye trio-websocket would leave it open
+            with trio.fail_after(CONNECT_TIMEOUT_S):
+                connection = await wrap_client_stream(
+                    nursery,
+                    stream,
+                    urlsplit(self.url).netloc,
+                    urlsplit(self.url).path + V1 + "/tasks/stream",
+                    message_queue_size=MESSAGES_BUFFERED,
+                    max_message_size=MESSAGE_BYTES_MAX,
+                    receive_buffer_size=64 * 1024,
+                )
+            await connection.send_message(self.wanted.message())
+            while not self._take(await _next_message(connection)):
+                pass
+            with trio.move_on_after(CLOSE_S):
+                await connection.aclose()
 
     def _take(self, text: str | bytes) -> bool:
         message: Message = json.loads(text)
@@ -153,6 +161,16 @@ class _Subscriber:
         if "seq" in message:
             self.wanted = attrs.evolve(self.wanted, after=message["seq"], snapshot=False)
         return enough
+
+
+async def _connect(url: SplitResult) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    secure = url.scheme == "https"
+    host = url.hostname or ""
+    stream = await trio.open_tcp_stream(host, url.port or (443 if secure else 80))
+    if not secure:
+        return stream
+    context = ssl.create_default_context()
+    return trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
 
 
 async def _next_message(connection: WebSocketConnection) -> str | bytes:
@@ -166,7 +184,25 @@ async def _next_message(connection: WebSocketConnection) -> str | bytes:
             raise Lost("the server has gone silent")
 
 
-def _meaning(closed: ConnectionClosed) -> Exception:
+def _meaning(url: str, error: BaseException) -> Exception:
+    """What the end of a connection means: ``Lost`` may be tried again, ``Refused`` not."""
+    match error:
+        case ConnectionClosed():
+            return _goodbye(error)
+        case ConnectionRejected() if error.status_code < 500:
+            detail = f"{url} answered {error.status_code} and has no status stream: check --url"
+            return Refused(error.status_code, {"detail": detail})
+        case ConnectionRejected():
+            return Lost(f"the server answered {error.status_code}")
+        case Lost():
+            return error
+        case trio.TooSlowError():
+            return Lost(f"no answer within {CONNECT_TIMEOUT_S:g} s")
+        case _:
+            return Lost(str(error) or "the handshake failed")
+
+
+def _goodbye(closed: ConnectionClosed) -> Exception:
     reason = closed.reason
     code, text = (reason.code, reason.reason or "") if reason is not None else (CUT_OFF, "")
     if code == CLOSE_EXPIRED:
@@ -179,11 +215,11 @@ def _meaning(closed: ConnectionClosed) -> Exception:
     return Lost("the connection was cut" if code == CUT_OFF else text or f"closed with {code}")
 
 
-def _rejection(url: str, rejected: ConnectionRejected) -> Exception:
-    if rejected.status_code >= 500:
-        return Lost(f"the server answers {rejected.status_code}")
-    detail = f"{url} answered {rejected.status_code} and has no status stream: check --url"
-    return Refused(rejected.status_code, {"detail": detail})
+def leaf_of(group: BaseException) -> BaseException:
+    """The first error in a group that is not a group."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
 
 
 @contextmanager

@@ -155,6 +155,7 @@ class Load:
             try:
                 answer = await client.request(method, _V1 + path, json=body, headers=sent)
             except httpx.TransportError:
+                await trio.lowlevel.checkpoint()
                 answer = None
             if answer is not None and (answer.is_success or answer.status_code in also):
                 return answer

@@ -67,7 +67,7 @@ KINDS: Final = (
         share=0.15,
         extra={"retryPolicy": _RETRIES},
     ),
-    Kind(name="slow", path="/slow?ms=", end=Status.COMPLETED, attempts=1, share=0.15),
+    Kind(name="slow", path="/slow?ms=", end=Status.COMPLETED, attempts=1, share=0.25),
     Kind(
         name="broken",
         path="/broken",

@@ -87,7 +87,8 @@ class Display:
         return f"<Display {'plain' if self._live is None else 'live'}>"
 
     def running(self) -> AbstractContextManager[object]:
-        """The time in which ``show`` may be called."""
+        """The time in which ``show`` may be called; it is counted from here."""
+        self._began = perf_counter()
         return self._live if self._live is not None else nullcontext()
 
     def show(self) -> None:

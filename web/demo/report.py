@@ -15,8 +15,7 @@ from .verdict import Row, Verdict, percentile
 
 PROBLEMS_SHOWN: Final = 10
 _COLUMNS: Final = (
-    "kind", "created", "must end", "ended so", "callbacks", "of planned",
-    "create p50", "p95", "end to end p50", "p95 ",
+    "kind", "ended as planned", "calls", "attempts", "create p50/p95", "to end p50/p95"
 )  # fmt: skip
 
 
@@ -36,7 +35,9 @@ def print_report(
 ) -> None:
     """Print it all; the last line is the verdict."""
     console.print()
-    print_table(console, _COLUMNS, [*map(_cells, verdict.rows), _sum(verdict)], _COLUMNS[3:])
+    print_table(
+        console, _COLUMNS, [*map(_cells, verdict.rows), _sum(verdict.rows)], right=_COLUMNS[2:]
+    )
     console.print()
     for line in _lines(verdict, figures):
         console.print(line, markup=False)
@@ -44,25 +45,24 @@ def print_report(
         console.print(Text(printable(f"  wrong: {problem}"), "red"))
     if len(problems) > PROBLEMS_SHOWN:
         console.print(Text(f"  and {len(problems) - PROBLEMS_SHOWN} more", "red"))
-    created = sum(row.created for row in verdict.rows)
+    planned = sum(row.planned for row in verdict.rows)
     if problems:
         console.print(Text(f"FAILED: {len(problems)} things are not as they should be", "bold red"))
     else:
-        console.print(Text(f"GOOD: all {created} tasks ended as they should", "bold green"))
+        console.print(Text(f"GOOD: all {planned} tasks ended as they should", "bold green"))
 
 
 def _lines(verdict: Verdict, figures: Figures) -> list[str]:
     done = sum(row.ended_so for row in verdict.rows)
-    batches = ", ".join(_milliseconds(seconds) for seconds in figures.batches_s)
+    batches = ", ".join(f"{seconds * 1000:.0f} ms" for seconds in figures.batches_s)
     repeats = f"{verdict.repeats} duplicates"
     if verdict.repeats and not verdict.problems:
-        repeats += " (all of attempts that were in flight when the server was killed)"
+        repeats += " (their first result was not stored yet when the server was killed)"
+    order = "kept" if verdict.in_order else "NOT kept"
     lines = [
         f"{done} tasks in {figures.took_s:.1f} s, {figures.events} events from the stream",
         f"peak {figures.peak_in_flight} callbacks in flight; batch created in {batches}",
-        f"{verdict.lost} lost, {repeats}; order kept per partition key"
-        if not any("key" in problem for problem in verdict.problems)
-        else f"{verdict.lost} lost, {repeats}",
+        f"{verdict.lost} lost, {repeats}; order per partition key {order}",
     ]
     if figures.repeated_requests:
         lines.append(f"{figures.repeated_requests} requests repeated while the server was away")
@@ -70,37 +70,26 @@ def _lines(verdict: Verdict, figures: Figures) -> list[str]:
 
 
 def _cells(row: Row) -> list[str | Text]:
-    return [
-        row.kind.name,
-        str(row.created),
-        coloured(row.kind.end),
-        str(row.ended_so),
-        str(row.callbacks),
-        str(row.created * row.kind.attempts),
-        *_latencies(row.create_s),
-        *_latencies(row.end_to_end_s),
-    ]
+    ended = Text(f"{row.ended_so}/{row.planned} ").append_text(coloured(row.kind.end))
+    return [row.kind.name, ended, *_figures([row])]
 
 
-def _sum(verdict: Verdict) -> list[str | Text]:
-    rows = verdict.rows
+def _sum(rows: Sequence[Row]) -> list[str | Text]:
+    ended, planned = sum(row.ended_so for row in rows), sum(row.planned for row in rows)
+    return ["all", f"{ended}/{planned}", *_figures(rows)]
+
+
+def _figures(rows: Sequence[Row]) -> list[str]:
     return [
-        "all",
-        str(sum(row.created for row in rows)),
-        "",
-        str(sum(row.ended_so for row in rows)),
         str(sum(row.callbacks for row in rows)),
-        str(sum(row.created * row.kind.attempts for row in rows)),
-        *_latencies([seconds for row in rows for seconds in row.create_s]),
-        *_latencies([seconds for row in rows for seconds in row.end_to_end_s]),
+        str(sum(row.attempts for row in rows)),
+        _latencies([seconds for row in rows for seconds in row.create_s]),
+        _latencies([seconds for row in rows for seconds in row.end_to_end_s]),
     ]
 
 
-def _latencies(seconds: Sequence[float]) -> list[str]:
-    return [_milliseconds(percentile(seconds, percent)) for percent in (50, 95)]
-
-
-def _milliseconds(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+def _latencies(seconds: Sequence[float]) -> str:
+    """Median and 95th percentile; empty if nothing was measured."""
+    found = (percentile(seconds, percent) for percent in (50, 95))
+    shown = "/".join(f"{value * 1000:.0f}" for value in found if value is not None)
+    return f"{shown} ms" if shown else ""

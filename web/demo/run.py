@@ -129,8 +129,8 @@ class _Demo:
 
     async def _keep_showing(self) -> None:
         while True:
-            self.display.show()
             await trio.sleep(self.display.interval_s)
+            self.display.show()
 
     async def _kill_in_the_middle(self) -> None:
         await self.progress.in_the_middle.wait()
@@ -165,5 +165,6 @@ class _Demo:
             create_s=record.create_s,
             ended_at=self.progress.ended_at.get(record.task_id or ""),
             calls=self.receiver.calls(record.task_id or ""),
+            attempts=record.found["attempt"] if record.found is not None else 0,
             lost_attempts=record.lost_attempts if self.options.kill else 0,
         )

@@ -55,17 +55,20 @@ class DemoServer:
             )
         self._ending = False
         with trio.move_on_after(START_S):
-            while self._process.poll() is None:
+            while True:
+                await trio.sleep(POLL_S)
+                if self._process.poll() is not None:
+                    break
                 said, whole_line, _ = self._file("out").read_text().partition("\n")
                 if whole_line and said.startswith(_LINE):
                     self.url = said.removeprefix(_LINE).rstrip("/")
                     return perf_counter() - began
-                await trio.sleep(POLL_S)
         raise ServerFailed(f"the server did not start:\n{self._last_words()}")
 
     async def kill(self) -> None:
         """SIGKILL: no chance to write or to say anything."""
         self._ending = True
+        await trio.lowlevel.checkpoint()
         if self._process is not None:
             self._process.kill()
             await self._process.wait()
@@ -73,6 +76,7 @@ class DemoServer:
     async def stop(self) -> int:
         """SIGTERM, as a service manager does it. Returns the exit status; more than once, if asked."""
         self._ending = True
+        await trio.lowlevel.checkpoint()
         if self._process is None:
             return 0
         if self._process.poll() is None:

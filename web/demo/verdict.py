@@ -29,6 +29,7 @@ class Outcome:
     create_s: float | None = None
     ended_at: float | None = None
     calls: Sequence[Call] = ()
+    attempts: int = 0  # as the API says
     lost_attempts: int = 0
 
     @property
@@ -63,9 +64,10 @@ class Row:
     """What became of one kind of task."""
 
     kind: Kind
-    created: int
+    planned: int
     ended_so: int
-    callbacks: int
+    callbacks: int  # as the receiver counts
+    attempts: int  # as the API counts
     create_s: Sequence[float]
     end_to_end_s: Sequence[float]
 
@@ -78,6 +80,7 @@ class Verdict:
     problems: Sequence[str]
     lost: int
     repeats: int
+    in_order: bool
 
 
 def judge(outcomes: Sequence[Outcome], *, known_to_api: int, gaps: int) -> Verdict:
@@ -87,7 +90,8 @@ def judge(outcomes: Sequence[Outcome], *, known_to_api: int, gaps: int) -> Verdi
         for outcome in outcomes
         for complaint in outcome.complaints()
     ]
-    problems += _out_of_order(outcomes)
+    out_of_order = list(_out_of_order(outcomes))
+    problems += out_of_order
     if known_to_api != len(outcomes):
         problems.append(f"the API knows {known_to_api} tasks, not {len(outcomes)}")
     if gaps:
@@ -97,15 +101,17 @@ def judge(outcomes: Sequence[Outcome], *, known_to_api: int, gaps: int) -> Verdi
         problems=problems,
         lost=sum(outcome.lost for outcome in outcomes),
         repeats=sum(outcome.repeats for outcome in outcomes),
+        in_order=not out_of_order,
     )
 
 
 def _row(kind: Kind, outcomes: Sequence[Outcome]) -> Row:
     return Row(
         kind=kind,
-        created=sum(outcome.task_id is not None for outcome in outcomes),
+        planned=len(outcomes),
         ended_so=sum(outcome.status is kind.end for outcome in outcomes),
         callbacks=sum(len(outcome.calls) for outcome in outcomes),
+        attempts=sum(outcome.attempts for outcome in outcomes),
         create_s=[o.create_s for o in outcomes if o.create_s is not None],
         end_to_end_s=[o.ended_at - o.sent_at for o in outcomes if o.ended_at is not None],
     )
