@@ -9,7 +9,7 @@ EngineError
 ├── QueueEmpty             nothing is waiting that a client may take
 ├── ClaimLost              somebody else took or changed the task first
 ├── IdempotencyConflict    the key was used before with another body
-├── CursorExpired          the events asked for are older than what is kept
+├── CursorExpired          no resuming from there: the events are gone, or never were
 ├── WatcherLagged          a watcher did not keep up and was dropped
 ├── Overloaded             no room now: nothing was accepted, try again later
 │   └── EngineStopping     the engine takes no new work
@@ -109,12 +109,15 @@ class IdempotencyConflict(EngineError):
 
 
 class CursorExpired(EngineError):
-    """The events asked for are older than what is kept."""
+    """Nothing can be resumed from there: what followed is gone, or was never written."""
 
-    def __init__(self, after: int, oldest: int) -> None:
+    def __init__(self, after: int, oldest: int, newest: int) -> None:
         self.after = after
         self.oldest = oldest
-        super().__init__(f"events after {after} are gone; the oldest kept is {oldest}")
+        self.newest = newest
+        lost = f"events after {after} are gone; the oldest kept is {oldest}"
+        unknown = f"there is no event {after} yet; the newest is {newest}"
+        super().__init__(unknown if after > newest else lost)
 
 
 class WatcherLagged(EngineError):

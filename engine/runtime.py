@@ -45,7 +45,7 @@ from .ports.callback_net import CallbackNet
 from .ports.clock import Clock
 from .ports.ids import Ids
 from .ports.rng import Rng
-from .ports.store import StoreOpener
+from .ports.store import Store, StoreOpener
 from .service import Engine, EngineParts
 
 AttemptObserver = Callable[[Attempt], None]
@@ -98,17 +98,37 @@ async def open_engine(
     async with AsyncExitStack() as resources:
         store = await resources.enter_async_context(ports.store())
         resources.callback(ports.broker.close)
-        repository_inbox = Inbox[RepositoryMessage]("repository", config.inbox)
-        queue_inbox = Inbox[QueueMessage]("queue", config.inbox)
-        status_inbox = Inbox[Committed]("status hub", config.inbox)
+        async with _Runtime(config, ports, store, observe_attempt).running() as engine:
+            yield engine
+
+
+class _Runtime:
+    """The actors of one engine, put together. ``running`` is the tree of nurseries."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        ports: Ports,
+        store: Store,
+        observe_attempt: AttemptObserver | None,
+    ) -> None:
+        self._config = config
+        self._broker = ports.broker
+        self._recovers = store.capabilities.exclusive
+        self._repository_inbox = Inbox[RepositoryMessage]("repository", config.inbox)
+        self._queue_inbox = Inbox[QueueMessage]("queue", config.inbox)
+        self._status_inbox = Inbox[Committed]("status hub", config.inbox)
+        self._executors = trio.CancelScope()
         in_flight, tally = InFlight(), Tally(config.latency_window)
-        hub = StatusHub(status_inbox, store, config)
-        queue = Queue(queue_inbox, repository_inbox, ports.clock, config)
-        announcer = _Announcer(ports.broker, queue, hub, in_flight, tally, observe_attempt)
-        repository = Repository(repository_inbox, store, ports.clock, config, announcer)
-        kit = ExecutorKit(
-            queue=queue_inbox,
-            repository=repository_inbox,
+        self._hub = StatusHub(self._status_inbox, store, config)
+        self._queue = Queue(self._queue_inbox, self._repository_inbox, ports.clock, config)
+        announcer = _Announcer(
+            ports.broker, self._queue, self._hub, in_flight, tally, observe_attempt
+        )
+        self._repository = Repository(self._repository_inbox, store, ports.clock, config, announcer)
+        self._kit = ExecutorKit(
+            queue=self._queue_inbox,
+            repository=self._repository_inbox,
             net=ports.net,
             clock=ports.clock,
             rng=ports.rng,
@@ -117,51 +137,56 @@ async def open_engine(
             owner=ports.ids.owner_id(),
             user_agent=f"Ringback/{version('ringback')}",
         )
-        executors = trio.CancelScope()
-
-        def drain() -> None:
-            executors.deadline = min(executors.deadline, trio.current_time() + config.grace_s)
-            queue_inbox.close()
-            ports.broker.close()
-
-        engine = Engine(
+        self._engine = Engine(
             EngineParts(
                 config=config,
                 store=store,
                 clock=ports.clock,
                 ids=ports.ids,
-                repository_inbox=repository_inbox,
-                queue_inbox=queue_inbox,
-                repository=repository,
-                hub=hub,
+                repository_inbox=self._repository_inbox,
+                queue_inbox=self._queue_inbox,
+                repository=self._repository,
+                hub=self._hub,
                 in_flight=in_flight,
                 tally=tally,
-                drain=drain,
-                cut=partial(executors.cancel, reason="the engine is told to stop waiting"),
+                drain=self._drain,
+                cut=partial(self._executors.cancel, reason="told to stop waiting"),
             )
         )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Engine]:
+        """Everything runs during the block; its end is a graceful stop."""
         async with trio.open_nursery() as services:
-            scope: trio.CancelScope = await services.start(repository.run)
+            scope: trio.CancelScope = await services.start(self._repository.run)
             try:
-                await services.start(hub.run)
-                if store.capabilities.exclusive:
-                    await _recover(repository_inbox, kit.owner)
+                await services.start(self._hub.run)
+                if self._recovers:
+                    await _recover(self._repository_inbox, self._kit.owner)
                 async with trio.open_nursery() as work:
-                    await work.start(queue.run)
-                    await work.start(intake, ports.broker, queue_inbox)
-                    await work.start(pool, kit, config.executors, executors)
+                    await work.start(self._queue.run)
+                    await work.start(intake, self._broker, self._queue_inbox)
+                    await work.start(pool, self._kit, self._config.executors, self._executors)
                     async with trio.open_nursery() as timers:
-                        timers.start_soon(sweeper, repository_inbox, config)
-                        timers.start_soon(pruner, repository_inbox, config)
+                        timers.start_soon(sweeper, self._repository_inbox, self._config)
+                        timers.start_soon(pruner, self._repository_inbox, self._config)
                         try:
-                            yield engine
+                            yield self._engine
                         finally:
-                            engine.stop()
+                            self._engine.stop()
                             timers.cancel_scope.cancel(reason="the engine stops")
             finally:
                 scope.deadline = trio.current_time() + _CLOSE_TIMEOUT_S
-                repository_inbox.close()
-                status_inbox.close()
+                services.cancel_scope.deadline = scope.deadline  # the hub may wait for the store
+                self._repository_inbox.close()
+                self._status_inbox.close()
+
+    def _drain(self) -> None:
+        """Hand out nothing more. Idle executors leave now, busy ones when their attempt ends."""
+        grace_ends = trio.current_time() + self._config.grace_s
+        self._executors.deadline = min(self._executors.deadline, grace_ends)
+        self._queue_inbox.close()
+        self._broker.close()
 
 
 async def _recover(repository: Inbox[RepositoryMessage], owner: str) -> None:

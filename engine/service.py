@@ -36,7 +36,7 @@ from .core.commands import (
     Update,
 )
 from .core.explain import Explanation, explain
-from .core.lifecycle import ENDED
+from .core.lifecycle import ENDED, FINAL
 from .core.queries import Kept, TaskQuery
 from .core.tally import AttemptFigures, Tally
 from .core.task import Attempt, Event, Lane, Status, Task, TaskId, TaskSpec
@@ -46,6 +46,7 @@ from .errors import (
     EngineStopping,
     IllegalTransition,
     InvalidTask,
+    NotTakeable,
     QueueEmpty,
     TaskNotFound,
 )
@@ -55,6 +56,9 @@ from .ports.ids import Ids
 from .ports.store import Store
 
 R = TypeVar("R")
+
+_FIXED = frozenset({"dispatch", "partition_key", "deadline", "delay_s"})  # of a stored task
+_SAMPLE = TaskSpec(name="sample", callback_url="http://localhost/")
 
 
 @attrs.frozen(kw_only=True)
@@ -94,12 +98,15 @@ class EngineParts:
 class Watch:
     """A stream of events: first what was missed, then what happens, without gap or repetition."""
 
-    def __init__(self, parts: EngineParts, wanted: EventFilter, after: int | None) -> None:
+    def __init__(
+        self, parts: EngineParts, wanted: EventFilter, after: int | None, *, lasting: bool
+    ) -> None:
         self._parts = parts
         self._wanted = wanted
+        self._lasting = lasting
         self._live: Watcher | None = None
         if after is None:
-            self._live = parts.hub.add(wanted)
+            self._live = parts.hub.add(wanted, lasting=lasting)
             after = self._live.after
         self.position = after  # every wanted event up to here has been given out
 
@@ -116,12 +123,10 @@ class Watch:
     async def _missed(self) -> list[Event]:
         """A page of what was missed. Goes live as soon as the rest is less than a page."""
         page_size = self._parts.config.event_page
-        oldest, _ = await self._parts.store.event_range()
-        if self.position + 1 < oldest:
-            raise CursorExpired(self.position, oldest)
+        await _check_cursor(self._parts.store, self.position)
         page = await self._parts.store.events(self.position, page_size)
         if self._live is None and len(page) < page_size:
-            self._live = self._parts.hub.add(self._wanted)
+            self._live = self._parts.hub.add(self._wanted, lasting=self._lasting)
         if self._live is not None:
             page = [event for event in page if event.seq <= self._live.after]
         if page:
@@ -134,6 +139,12 @@ class Watch:
         """Watch no more."""
         if self._live is not None:
             self._parts.hub.remove(self._live)
+
+
+async def _check_cursor(store: Store, after: int) -> None:
+    oldest, newest = await store.event_range()
+    if not oldest <= after + 1 <= newest + 1:
+        raise CursorExpired(after, oldest, newest)
 
 
 class Engine:
@@ -162,6 +173,7 @@ class Engine:
         ends with the block of ``open_engine``."""
         self._stopping = True
         self._parts.drain()
+        self._parts.hub.stop()
 
     def cut(self) -> None:
         """Wait for nothing: cut running attempts off; they are put back to be repeated."""
@@ -201,7 +213,7 @@ class Engine:
                 )
                 try:
                     return await self._parts.queue_inbox.ask(question)
-                except (ClaimLost, IllegalTransition, TaskNotFound):
+                except (ClaimLost, IllegalTransition, NotTakeable, TaskNotFound):
                     continue  # somebody changed the task just before we got it
         raise QueueEmpty
 
@@ -216,7 +228,8 @@ class Engine:
 
     async def execute_and_wait(self, task_id: TaskId, wait_s: float) -> Task:
         """``execute``, then wait for the end, at most ``wait_s``; the task as it then is."""
-        async with self.watch(EventFilter(task_ids=frozenset({task_id}))) as watch:
+        wanted = EventFilter(task_ids=frozenset({task_id}))
+        async with self.watch(wanted, lasting=True) as watch:
             await self.execute(task_id)
             # When the engine stops, the task is where it is: the caller is told that.
             with trio.move_on_after(wait_s), contextlib.suppress(EngineStopping):
@@ -242,8 +255,13 @@ class Engine:
     async def update(
         self, task_id: TaskId, changes: Mapping[str, Any], *, if_version: int | None = None
     ) -> Task:
-        """Change fields (names of ``TaskSpec``) of a task that has not begun. Raises
-        ``InvalidTask``, ``TaskNotFound``, ``IllegalTransition``, ``VersionMismatch``."""
+        """Change fields (names of ``TaskSpec``) of a task that has not begun; those that decide
+        where it waits cannot be changed. Raises ``InvalidTask``, ``TaskNotFound``,
+        ``IllegalTransition``, ``VersionMismatch``."""
+        # Here and not by the repository alone: nonsense must harm its caller, not an actor.
+        attrs.evolve(_SAMPLE, **changes).check()
+        if fixed := [name for name in changes if name in _FIXED]:
+            raise InvalidTask([((name,), "cannot be changed") for name in fixed])
         return await self._do(Update(task_id, changes, if_version))
 
     async def redrive(self, query: TaskQuery, limit: int) -> list[TaskId]:
@@ -276,7 +294,10 @@ class Engine:
             return await self._parts.store.count(query)
         counts = await self._parts.store.counts()
         return sum(
-            n for status, n in counts.items() if not query.statuses or status in query.statuses
+            n
+            for status, n in counts.items()
+            if (not query.statuses or status in query.statuses)
+            and (query.kept is Kept.ANYWHERE or (status in FINAL) == (query.kept is Kept.ARCHIVE))
         )
 
     async def attempts(self, task_id: TaskId) -> list[Attempt]:
@@ -331,16 +352,19 @@ class Engine:
 
     async def check_cursor(self, after: int) -> None:
         """Return if a watch can resume after this event; raises ``CursorExpired``."""
-        oldest, _ = await self._parts.store.event_range()
-        if after + 1 < oldest:
-            raise CursorExpired(after, oldest)
+        await _check_cursor(self._parts.store, after)
 
     @asynccontextmanager
     async def watch(
-        self, wanted: EventFilter | None = None, *, after: int | None = None
+        self,
+        wanted: EventFilter | None = None,
+        *,
+        after: int | None = None,
+        lasting: bool = False,
     ) -> AsyncIterator[Watch]:
-        """A stream of events: everything after ``after``, or what happens from now on."""
-        watch = Watch(self._parts, wanted or EventFilter(), after)
+        """A stream of events: everything after ``after``, or what happens from now on. It ends
+        when the engine begins to stop; a ``lasting`` one goes on while running attempts end."""
+        watch = Watch(self._parts, wanted or EventFilter(), after, lasting=lasting)
         try:
             yield watch
         finally:

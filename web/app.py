@@ -31,6 +31,7 @@ def create_app(
     """The app. ``metrics`` should be told of the engine's attempts (``open_engine``)."""
     settings = settings or WebSettings()
     app = QuartTrio("ringback", static_folder=None)
+    app.url_map.merge_slashes = False  # an API does not redirect
     app.config["MAX_CONTENT_LENGTH"] = settings.batch_bytes_max
     app.config["BODY_TIMEOUT"] = None  # so is the time a body may take
     app.config["RESPONSE_TIMEOUT"] = None  # sends are bounded in server.py

@@ -102,6 +102,8 @@ class _Schemas:
             schema = self.of(hints[field.name])
             if field.default is attrs.NOTHING:
                 required.append(spelled(field.name))
+            elif "absent" in field.metadata:
+                pass
             elif field.default is not None and not isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
                 schema = {**schema, "default": BODY.unstructure(field.default)}
             properties[spelled(field.name)] = schema

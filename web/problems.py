@@ -71,7 +71,7 @@ class Problem(Exception):
     def response(self) -> Response:
         """The HTTP answer."""
         return Response(
-            json.dumps(self.document(), ensure_ascii=False),
+            json.dumps(self.document(), ensure_ascii=False) + "\n",
             status=self.status,
             headers=dict(self.headers),
             content_type="application/problem+json",
@@ -116,6 +116,8 @@ def problem_of(error: EngineError) -> Problem:
             problem.extra = {"currentVersion": error.actual}
         case Overloaded():
             problem.headers = {"Retry-After": str(math.ceil(error.retry_after_s))}
+        case QueueEmpty():
+            problem.headers = {"Cache-Control": "no-store"}  # a GET may ask, and a 404 be cached
         case StoreUnavailable():
             problem.headers = {"Retry-After": "5"}
         case _:

@@ -26,6 +26,7 @@ from .settings import WebSettings
 
 T = TypeVar("T")
 _log = logging.getLogger("ringback.web")
+_JSON_KINDS = ("application/json", "*/*", "application/*", "+json")
 
 
 @attrs.frozen(kw_only=True)
@@ -157,8 +158,8 @@ def _problem_response(error: EngineError) -> Response:
 async def _parse(
     operation: Operation, engine: Engine, settings: WebSettings, path: dict[str, str]
 ) -> Call:
-    accept = request.headers.get("Accept", "*/*")
-    if not any(kind in accept for kind in ("application/json", "*/*", "application/*", "+json")):
+    accept = (request.headers.get("Accept") or "*/*").lower()
+    if _answers_json(operation) and not any(kind in accept for kind in _JSON_KINDS):
         raise Problem(status=406, kind="not-acceptable", detail="this API answers application/json")
     body: Any = None
     given, raw = frozenset[str](), b""
@@ -181,6 +182,10 @@ async def _parse(
         url=request.full_path.rstrip("?"),
         given=given,
     )
+
+
+def _answers_json(operation: Operation) -> bool:
+    return not {None, str}.issuperset(operation.answers.values())  # not a page or metrics
 
 
 async def _read_body(most: int) -> bytes:
@@ -236,8 +241,10 @@ def _query_values() -> dict[str, str]:
 def _render(reply: Reply) -> Response:
     headers = dict(reply.headers)
     if reply.body is None:
-        return Response("", status=reply.status, headers=headers)
-    text = reply.body if isinstance(reply.body, str) else encode(reply.body)
+        empty = Response("", status=reply.status, headers=headers)
+        empty.headers.pop("Content-Type", None)
+        return empty
+    text = reply.body if isinstance(reply.body, str) else encode(reply.body) + "\n"
     headers.setdefault("Content-Type", "application/json")
     return Response(text, status=reply.status, headers=headers)
 

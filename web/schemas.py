@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
+from cattrs.cols import list_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from cattrs.v import format_exception as cattrs_text
 
@@ -30,21 +32,27 @@ from engine.core.times import parse_rfc3339, rfc3339
 from .naming import camel, pointer
 
 T = TypeVar("T")
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
 
 # -- bodies that come in ---------------------------------------------------------------------
 # A task to create is engine.TaskSpec itself.
+
+
+_ABSENT = {"absent": True}  # need not be given and has no default: nobody looks at the stand-in
 
 
 @attrs.frozen(kw_only=True)
 class TaskPatch:
     """Fields of a task that may change before it begins; what is absent stays as it is."""
 
-    name: Annotated[str, text(1, 200)] = ""
-    description: Annotated[str, text(0, 10_000)] | None = None
-    payload: Json = None
-    priority: Annotated[int, between(-100, 100)] = 0
-    callback_url: Annotated[str, HTTP_URL] = ""
-    run_at: datetime | None = None
+    name: Annotated[str, text(1, 200)] = attrs.field(default="", metadata=_ABSENT)
+    description: Annotated[str, text(0, 10_000)] | None = attrs.field(
+        default=None, metadata=_ABSENT
+    )
+    payload: Json = attrs.field(default=None, metadata=_ABSENT)
+    priority: Annotated[int, between(-100, 100)] = attrs.field(default=0, metadata=_ABSENT)
+    callback_url: Annotated[str, HTTP_URL] = attrs.field(default="", metadata=_ABSENT)
+    run_at: datetime | None = attrs.field(default=None, metadata=_ABSENT)
 
 
 @attrs.frozen(kw_only=True)
@@ -60,7 +68,7 @@ class RedriveFilter:
 
     task_ids: list[str] = attrs.field(factory=list)
     name: str | None = None
-    priority: int | None = None
+    priority: Annotated[int, between(-100, 100)] | None = None
     limit: Annotated[int, between(1, 1000)] = 100
 
 
@@ -82,7 +90,7 @@ class ListQuery:
 
     status: Status | None = None
     name: str | None = None
-    priority: int | None = None
+    priority: Annotated[int, between(-100, 100)] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     metadata: str | None = None  # key:value, several separated by commas
@@ -348,7 +356,7 @@ class Invalid(ValueError):
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
         self.problems = problems
-        super().__init__(str(problems))
+        super().__init__("; ".join(f"{where or 'all of it'} {text}" for where, text in problems))
 
 
 def spelled(name: str) -> str:
@@ -397,6 +405,10 @@ def _make_converter(*, from_text: bool) -> cattrs.Converter:
     converter.register_structure_hook(datetime, _moment)
     converter.register_unstructure_hook(datetime, rfc3339)
     converter.register_structure_hook_func(lambda kind: kind == dict[str, str], _string_map)
+    converter.register_structure_hook_factory(
+        _is_list,
+        lambda kind: _listed(converter, kind),
+    )
     for choice in (Status, Dispatch, Method, ErrorClass):
         converter.register_structure_hook(choice, _choice)
     converter.register_structure_hook_factory(
@@ -415,6 +427,10 @@ def _has_rules(kind: Any) -> bool:
     return get_origin(kind) is Annotated and bool(rules_of(kind))
 
 
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) is list
+
+
 def _spellings(cls: Any) -> dict[str, Any]:
     return {field.name: override(rename=spelled(field.name)) for field in attrs.fields(cls)}
 
@@ -423,6 +439,8 @@ def _parsed(kind: type, wanted: str) -> Callable[[Any, Any], Any]:
     words: dict[str, bool] = {"true": True, "1": True, "false": False, "0": False}
 
     def structure(value: str, _: Any) -> Any:
+        if kind is int and not _INTEGER.fullmatch(value):  # int() would take 1_000 and ３ as well
+            raise ValueError(f"must be {wanted}")
         try:
             return words[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
@@ -442,6 +460,17 @@ def _ruled(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], Any]:
         return result
 
     return structure
+
+
+def _listed(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], Any]:
+    structure = list_structure_factory(kind, converter)
+
+    def checked(value: Any, kind: Any) -> Any:
+        if not isinstance(value, list):  # texts and objects can be iterated over, too
+            raise ValueError("must be a list")  # noqa: TRY004
+        return structure(value, kind)
+
+    return checked
 
 
 def _structured(converter: cattrs.Converter, cls: type) -> Callable[[Any, Any], Any]:

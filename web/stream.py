@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from types import TracebackType
 from typing import Annotated, Self
+from uuid import UUID
 
 import attrs
 import trio
@@ -17,7 +18,7 @@ from quart import Response, request, websocket
 from quart.wrappers.response import ResponseBody
 
 from engine import Engine, Event, EventFilter, Status, TaskQuery, Watch
-from engine.core.rules import between
+from engine.core.rules import Rule, between
 from engine.errors import CursorExpired, EngineError, EngineStopping, WatcherLagged
 
 from . import strict_json
@@ -35,11 +36,22 @@ CLOSE_EXPIRED = 4010
 Goodbye = tuple[int, str]
 
 
+def _broken_id(value: str) -> str | None:
+    try:
+        UUID(value)
+    except ValueError:
+        return "is not a task id"
+    return None
+
+
+_TASK_ID = Rule(_broken_id, {"format": "uuid"})
+
+
 @attrs.frozen(kw_only=True)
 class Subscribe:
     """What a client of the websocket asks for."""
 
-    task_ids: list[str] = attrs.field(factory=list)
+    task_ids: list[Annotated[str, _TASK_ID]] = attrs.field(factory=list)
     statuses: list[Status] = attrs.field(factory=list)
     names: list[str] = attrs.field(factory=list)
     after: Annotated[int, between(0, 2**62)] | None = None
@@ -48,7 +60,7 @@ class Subscribe:
     def filter(self) -> EventFilter:
         """As the engine wants it."""
         return EventFilter(
-            task_ids=frozenset(self.task_ids),
+            task_ids=frozenset(str(UUID(text)) for text in self.task_ids),
             statuses=frozenset(self.statuses),
             names=frozenset(self.names),
         )
@@ -68,7 +80,7 @@ async def stream(engine: Engine, settings: WebSettings) -> None:
         with trio.fail_after(settings.subscribe_timeout_s):
             subscribe = _parse(await websocket.receive(), settings)
     except (Invalid, strict_json.BadJson) as error:
-        await websocket.close(CLOSE_BAD_MESSAGE, str(error)[:120])
+        await websocket.close(CLOSE_BAD_MESSAGE, _reason(error))
         return
     except trio.TooSlowError:
         await websocket.close(CLOSE_BAD_MESSAGE, "send a subscribe message first")
@@ -87,7 +99,8 @@ async def _expect_silence(scope: trio.CancelScope) -> None:
 
 
 def _parse(message: str | bytes, settings: WebSettings) -> Subscribe:
-    raw = message.encode("utf-8", "surrogatepass") if isinstance(message, str) else message
+    # Quart gives nothing for an empty binary message.
+    raw = message.encode("utf-8", "surrogatepass") if isinstance(message, str) else message or b""
     document = strict_json.loads(raw, settings.json_depth_max)
     return structure(BODY, document, ClientMessage).subscribe
 
@@ -108,13 +121,18 @@ async def _serve(engine: Engine, settings: WebSettings, subscribe: Subscribe) ->
                 if not events:
                     await websocket.send(json.dumps({"heartbeat": True, "seq": watch.position}))
     except CursorExpired as error:
-        return CLOSE_EXPIRED, f"the oldest event kept is {error.oldest}"
+        return CLOSE_EXPIRED, str(error)
     except WatcherLagged as error:
         return CLOSE_LAGGED, f"too slow: resume after {error.last_seq}"
     except EngineStopping:
         return CLOSE_GOING_AWAY, "the server stops"
     except EngineError as error:
-        return CLOSE_TRY_LATER, str(error)[:120]
+        return CLOSE_TRY_LATER, _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    """What a close frame has room for (RFC 6455 §5.5)."""
+    return str(error).encode()[:123].decode(errors="ignore")
 
 
 async def _next(watch: Watch, heartbeat_s: float) -> Sequence[Event]:
@@ -156,6 +174,8 @@ async def server_sent_events(engine: Engine, settings: WebSettings) -> Response:
         if after is not None:
             await engine.check_cursor(after)
         wanted = _sse_filter(query)
+        async with engine.watch(wanted):
+            pass  # raises while a refusal can still be sent: too many watchers, or stopping
         shown = None
         if query.snapshot:
             after, shown = await _snapshot(engine, settings, wanted)
@@ -187,7 +207,12 @@ def _sse_filter(query: EventsQuery) -> EventFilter:
     try:
         return structure(BODY, document, Subscribe).filter()
     except Invalid as error:
-        raise invalid(error.problems) from None
+        raise invalid(
+            [(_PARAMETERS[where.split("/")[1]], text) for where, text in error.problems]
+        ) from None
+
+
+_PARAMETERS = {"taskIds": "/taskId", "statuses": "/status", "names": "/name"}
 
 
 class _EventStream(ResponseBody):

@@ -20,6 +20,7 @@ from engine.errors import (
     ClaimLost,
     EngineStopping,
     Overloaded,
+    StoreRejected,
     StoreUnavailable,
     TaskNotFound,
 )
@@ -29,6 +30,8 @@ from engine.ports.clock import Clock
 from engine.ports.rng import Rng
 
 from .mailbox import Inbox
+
+_ERROR_MAX = 1_000  # characters of a crash that are kept
 
 
 class InFlight:
@@ -84,7 +87,7 @@ async def executor(kit: ExecutorKit, *, task_status: trio.TaskStatus[None]) -> N
                 return
             except (ClaimLost, TaskNotFound):
                 continue
-            except (Overloaded, StoreUnavailable):
+            except (Overloaded, StoreRejected, StoreUnavailable):
                 await trio.sleep(kit.config.store_retry_s)
                 continue
             await _attempt(kit, caller, task)
@@ -112,7 +115,7 @@ async def _attempt(kit: ExecutorKit, caller: Caller, task: Task) -> None:
         with trio.move_on_after(kit.config.cleanup_timeout_s, shield=True) as bound:
             await _store(kit, finish)
     if bound.cancelled_caught:  # the store is in trouble, but nobody hurries us: keep the slot
-        await _store(kit, finish)
+        await _store(kit, finish, again=True)
 
 
 async def _call(kit: ExecutorKit, caller: Caller, task: Task) -> Answer:
@@ -121,20 +124,32 @@ async def _call(kit: ExecutorKit, caller: Caller, task: Task) -> Answer:
         request = build_request(task, kit.clock.now(), span_id, kit.user_agent)
         return await caller.call(request)
     except Exception as error:  # noqa: BLE001 - one task's trouble must not end the others
-        return Answer(error_class=ErrorClass.CRASHED, error=f"{type(error).__name__}: {error}")
+        words = f"{type(error).__name__}: {error}"[:_ERROR_MAX]
+        return Answer(error_class=ErrorClass.CRASHED, error=words)
 
 
-async def _store(kit: ExecutorKit, finish: Finish) -> None:
-    """Store the result, however long the store needs. A late result changes nothing."""
+async def _store(kit: ExecutorKit, finish: Finish, *, again: bool = False) -> None:
+    """Store the result, however long the store needs. A late result changes nothing; one that is
+    sent ``again`` may only seem late, because it was stored the first time."""
     while True:
         try:
             await kit.repository.ask(partial(Request, finish))
         except (ClaimLost, TaskNotFound):
-            kit.in_flight.late_results += 1
+            kit.in_flight.late_results += not again
             return
         except EngineStopping:
             return
+        except StoreRejected:  # for the words in it, perhaps: keep the verdict alone
+            bare = _without_words(finish)
+            if bare == finish:
+                return  # its lease will end
+            finish = bare
         except (Overloaded, StoreUnavailable):
             await trio.sleep(kit.config.store_retry_s)
         else:
             return
+
+
+def _without_words(finish: Finish) -> Finish:
+    error = "what went wrong cannot be stored" if finish.answer.error is not None else None
+    return attrs.evolve(finish, answer=attrs.evolve(finish.answer, body=b"", error=error))

@@ -53,7 +53,8 @@ class Reply(Generic[R]):
 
     def _put(self, answer: outcome.Outcome[R]) -> None:
         with self._send:
-            with contextlib.suppress(trio.BrokenResourceError):  # the asker was cancelled
+            # The asker was cancelled, or has been answered: the first answer counts.
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 self._send.send_nowait(answer)
 
 

@@ -21,7 +21,13 @@ from engine.config import EngineConfig
 from engine.core.backlog import Backlog, Page
 from engine.core.commands import Claim, Refill, Take
 from engine.core.task import Lane, TaskId
-from engine.errors import EngineStopping, Overloaded, QueueEmpty
+from engine.errors import (
+    EngineError,
+    EngineStopping,
+    Overloaded,
+    QueueEmpty,
+    StoreUnavailable,
+)
 from engine.messages import (
     Next,
     Offered,
@@ -103,6 +109,9 @@ class Queue:
         except trio.EndOfChannel:
             pass
         finally:
+            for message in self._inbox.receive_nowait():  # if it was cut off
+                if isinstance(message, Next):
+                    message.reply.fail(EngineStopping())
             self._inbox.abandon()
             for askers in self._askers.values():
                 for asker in askers:
@@ -168,6 +177,7 @@ class Queue:
             if page.page is None:
                 backlog.refill_failed()
                 self._busy_s = self._config.store_retry_s
+                self._send_home(page.lane, StoreUnavailable("the queue cannot be read now"))
             else:
                 backlog.refill(page.page, now)
         self._pages.clear()
@@ -186,7 +196,7 @@ class Queue:
                 self._askers[lane].popleft()
             self._refill_if_low(lane, backlog)
             if backlog.drained:
-                self._send_home(lane)
+                self._send_home(lane, QueueEmpty())
 
     def _first_asker(self, lane: Lane) -> Next | None:
         askers = self._askers[lane]
@@ -214,14 +224,14 @@ class Queue:
             return False
         return True
 
-    def _send_home(self, lane: Lane) -> None:
-        """Nothing is ready: answer those who do not want to wait for it."""
+    def _send_home(self, lane: Lane, why: EngineError) -> None:
+        """There is nothing to give: answer those who do not want to wait for it."""
         patient: deque[Next] = deque()
         for asker in self._askers[lane]:
             if asker.patient:
                 patient.append(asker)
             else:
-                asker.reply.fail(QueueEmpty())
+                asker.reply.fail(why)
         self._askers[lane] = patient
 
     def _pause_s(self) -> float:

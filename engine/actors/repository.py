@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 import attrs
@@ -18,10 +20,17 @@ import trio
 from engine.config import EngineConfig
 from engine.core.batch import Batch, Records
 from engine.core.changes import Changes
-from engine.core.commands import Claim, Finish, Release, Take
+from engine.core.commands import AnyCommand, Claim, Finish, Release, Take
 from engine.core.outcome import Answer
 from engine.core.task import Attempt, ErrorClass, Event, Task
-from engine.errors import EngineError, Overloaded, StoreConflict, StoreError, StoreUnavailable
+from engine.errors import (
+    ClaimLost,
+    EngineError,
+    EngineStopping,
+    StoreConflict,
+    StoreError,
+    StoreUnavailable,
+)
 from engine.messages import RepositoryMessage, Request
 from engine.ports.clock import Clock
 from engine.ports.store import Store
@@ -76,16 +85,22 @@ class Repository:
     async def run(self, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         """Serve until the inbox ends. It outlives cancellation, because those who are being
         cancelled still have results to store: only ``task_status``'s scope can end it early."""
+        # A start that is being cancelled would wait for us behind our shield for ever.
+        await trio.lowlevel.checkpoint_if_cancelled()
         with trio.CancelScope(shield=True) as scope:
             task_status.started(scope)
+            serving: list[RepositoryMessage] = []
             try:
                 while True:
                     first = await self._inbox.receive()
-                    rest = self._inbox.receive_nowait(self._config.commit_batch - 1)
-                    await self._serve([first, *rest])
+                    serving = [first, *self._inbox.receive_nowait(self._config.commit_batch - 1)]
+                    await self._serve(serving)
+                    serving = []
             except trio.EndOfChannel:
                 pass
-            finally:
+            finally:  # ended early: nobody may wait for an answer that will not come
+                for request in (*serving, *self._inbox.receive_nowait()):
+                    request.reply.fail(EngineStopping())
                 self._inbox.abandon()
 
     async def _serve(self, requests: Sequence[RepositoryMessage]) -> None:
@@ -100,48 +115,34 @@ class Repository:
         except StoreError as error:
             if len(requests) == 1:
                 requests[0].reply.fail(error)
+                self._announce.lost_track()
                 return
             for request in requests:  # one of them is at fault: it must not sink the others
                 await self._serve([request])
             return
         self._note(None)
         self.commits += 1
+        now_is = {task.id: task.version for task in applied.tasks}
+        given_back: list[RepositoryMessage] = []
         for request, result in zip(requests, results, strict=True):
             if isinstance(result, EngineError):
                 request.reply.fail(result)
+            elif isinstance(request.command, Claim) and now_is[result.id] != result.version:
+                request.reply.fail(ClaimLost(result.id))  # cancelled in this same transaction
             else:
-                self._give_back_if_abandoned(request, result)
+                if request.reply.abandoned:
+                    given_back += _giving_back(request.command, result)
                 request.reply.answer(result)
         self._announce(applied)
+        if given_back:  # not through the inbox: it may be full or closed
+            await self._serve(given_back)
 
     async def _commit(self, requests: Sequence[RepositoryMessage]) -> tuple[Applied, list[Any]]:
         for _ in range(_CONFLICT_TRIES):
             with contextlib.suppress(StoreConflict):
-                return await self._store.transact(lambda records: self._apply(records, requests))
+                now = self._clock.now()  # here, because the transaction may run in another thread
+                return await self._store.transact(partial(self._apply, requests, now))
         raise StoreUnavailable("others keep changing the same tasks")
-
-    def _give_back_if_abandoned(self, request: RepositoryMessage, result: Any) -> None:
-        """Whoever wanted this task was cancelled while it was being claimed: nobody will run it."""
-        if not request.reply.abandoned:
-            return
-        match request.command:
-            case Take(task_id=task_id):
-                give_back: Release | Finish = Release(task_id)
-            case Claim(task_id=task_id, owner=owner):
-                answer = Answer(error_class=ErrorClass.INTERRUPTED, error="it never began")
-                give_back = Finish(
-                    task_id=task_id,
-                    owner=owner,
-                    attempt=result.attempt,
-                    answer=answer,
-                    started_at=result.updated_at,
-                    duration_s=0.0,
-                    jitter=0.0,
-                )
-            case _:
-                return
-        with contextlib.suppress(Overloaded):  # then the lease ends by time
-            self._inbox.tell(Request(give_back, Reply()))
 
     def _note(self, error: StoreUnavailable | None) -> None:
         if error is not None and self.store_error is None:
@@ -151,13 +152,13 @@ class Repository:
         self.store_error = error
 
     def _apply(
-        self, records: Records, requests: Sequence[RepositoryMessage]
+        self, requests: Sequence[RepositoryMessage], now: datetime, records: Records
     ) -> tuple[Applied, list[Any]]:
         """Runs inside the transaction, perhaps in another thread."""
         batch = Batch(records)
         named = (getattr(request.command, "task_id", None) for request in requests)
         batch.prefetch(task_id for task_id in named if task_id is not None)
-        changes = Changes(batch, self._config, self._clock.now())
+        changes = Changes(batch, self._config, now)
         results = [self._outcome(changes, request) for request in requests]
         batch.flush()
         applied = Applied(tuple(batch.changed.values()), tuple(batch.events), tuple(batch.attempts))
@@ -171,3 +172,24 @@ class Repository:
             raise
         except EngineError as refused:
             return refused
+
+
+def _giving_back(command: AnyCommand, result: Any) -> list[RepositoryMessage]:
+    """Whoever wanted this task was cancelled while it was being claimed: nobody will run it."""
+    match command:
+        case Take(task_id=task_id):
+            return [Request(Release(task_id), Reply())]
+        case Claim(task_id=task_id, owner=owner):
+            answer = Answer(error_class=ErrorClass.INTERRUPTED, error="it never began")
+            finish = Finish(
+                task_id=task_id,
+                owner=owner,
+                attempt=result.attempt,
+                answer=answer,
+                started_at=result.updated_at,
+                duration_s=0.0,
+                jitter=0.0,
+            )
+            return [Request(finish, Reply())]
+        case _:
+            return []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 import trio
@@ -42,8 +42,9 @@ class EventFilter:
 class Watcher:
     """One watcher's buffer. Filled by the hub, emptied by ``receive``."""
 
-    def __init__(self, wanted: EventFilter, limit: int, after: int) -> None:
+    def __init__(self, wanted: EventFilter, limit: int, after: int, *, lasting: bool) -> None:
         self.wanted = wanted
+        self.lasting = lasting  # to the very end, while others end when the engine begins to stop
         self.after = after  # events up to here have not passed through the buffer
         self._limit = limit
         self._buffer: deque[Event] = deque()
@@ -92,10 +93,12 @@ class StatusHub:
         self._for_all: set[Watcher] = set()
         self._for_task: dict[TaskId, set[Watcher]] = {}
         self.last_seq = 0  # everything up to here has been passed on
+        self._stopping = False
+        self._ended = False
         self._newest = 0  # everything up to here is durable
 
     def __len__(self) -> int:
-        return len(self._for_all | {w for some in self._for_task.values() for w in some})
+        return len(self._all())
 
     def publish(self, events: tuple[Event, ...]) -> None:
         """Events have become durable. Never blocks: what the inbox has no room for is read again
@@ -104,11 +107,14 @@ class StatusHub:
         with contextlib.suppress(Overloaded):
             self._inbox.tell(Committed(events))
 
-    def add(self, wanted: EventFilter) -> Watcher:
-        """A watcher of everything after ``last_seq``; raises ``Overloaded`` if there are too many."""
+    def add(self, wanted: EventFilter, *, lasting: bool = False) -> Watcher:
+        """A watcher of everything after ``last_seq``; raises ``Overloaded`` if there are too many,
+        ``EngineStopping`` if the engine stops and it is not ``lasting``, or has stopped."""
+        if self._ended or (self._stopping and not lasting):
+            raise EngineStopping
         if len(self) >= self._config.watchers_max:
             raise Overloaded("too many watchers")
-        watcher = Watcher(wanted, self._config.watcher_buffer, self.last_seq)
+        watcher = Watcher(wanted, self._config.watcher_buffer, self.last_seq, lasting=lasting)
         if wanted.task_ids:
             for task_id in wanted.task_ids:
                 self._for_task.setdefault(task_id, set()).add(watcher)
@@ -125,6 +131,16 @@ class StatusHub:
             if not watchers:
                 self._for_task.pop(task_id, None)
 
+    def stop(self) -> None:
+        """The engine begins to stop: end all watchers but the lasting ones."""
+        self._stopping = True
+        for watcher in self._all():
+            if not watcher.lasting:
+                watcher.end()
+
+    def _all(self) -> set[Watcher]:
+        return self._for_all.union(*self._for_task.values())
+
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the inbox ends."""
         _, self.last_seq = await self._store.event_range()
@@ -134,13 +150,14 @@ class StatusHub:
             while True:
                 committed = await self._inbox.receive()
                 await self._catch_up(committed.events[0].seq - 1)
-                self._pass_on([e for e in committed.events if e.seq > self.last_seq])
+                await self._pass_on([e for e in committed.events if e.seq > self.last_seq])
                 if len(self._inbox) == 0:
                     await self._catch_up(self._newest)
         except trio.EndOfChannel:
             pass
         finally:
-            for watcher in self._for_all.union(*self._for_task.values()):
+            self._ended = True
+            for watcher in self._all():
                 watcher.end()
             self._inbox.abandon()
 
@@ -154,11 +171,16 @@ class StatusHub:
                 continue
             if not missed:
                 return
-            self._pass_on(list(missed))
+            await self._pass_on(missed)
 
-    def _pass_on(self, events: list[Event]) -> None:
-        if not events:
-            return
+    async def _pass_on(self, events: Sequence[Event]) -> None:
+        """In parts of a buffer, so that one big commit drops nobody who keeps up."""
+        part = max(1, self._config.watcher_buffer // 4)
+        for start in range(0, len(events), part):
+            self._offer(events[start : start + part])
+            await trio.lowlevel.checkpoint()
+
+    def _offer(self, events: Sequence[Event]) -> None:
         self.last_seq = events[-1].seq
         for watcher in self._for_all:
             watcher.offer(events)

@@ -159,7 +159,7 @@ class Changes:
         advance(task, Trigger.DEQUEUE)
         if task.lane is Lane.RUN:
             raise NotTakeable(task.id, "its dispatch is auto, the engine's executors take it")
-        if task.wait is not Wait.READY or task.due_at > self._now:
+        if task.wait is Wait.BLOCKED or task.due_at > self._now:
             self._batch.show(task)
             raise NotTakeable(task.id, self._why_not_free(task))
         lease_end = self._now + timedelta(seconds=command.lease_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine import Kept, Status, TaskQuery
 from engine.errors import IllegalTransition, TaskNotFound
 from web.paging import page_of, query_of, task_id_of
+from web.problems import invalid
 from web.router import Call, Reply, Router
 from web.schemas import (
     ArchivedTask,
@@ -18,6 +19,7 @@ from web.schemas import (
 )
 
 V1 = "/api/v1"
+_REDRIVE_MAX = 1000
 router = Router("finished tasks", V1)
 
 
@@ -64,6 +66,8 @@ async def archived(call: Call) -> Reply:
     problems=(400, 406, 503),
 )
 async def dead_letters(call: Call) -> Reply:
+    if call.query.status not in (None, Status.FAILED):
+        raise invalid([("/status", f"must be {Status.FAILED} or left out: no other task is here")])
     return await page_of(
         call.engine,
         call.query,
@@ -86,12 +90,16 @@ async def dead_letters(call: Call) -> Reply:
 )
 async def redrive(call: Call) -> Reply:
     wanted: RedriveFilter = call.body or RedriveFilter()
+    if "taskIds" in call.given and not wanted.task_ids:
+        raise invalid([("/taskIds", "names no task; leave it out to redrive all that match")])
     query = TaskQuery(
         task_ids=frozenset(task_id_of(text) for text in wanted.task_ids),
         names=frozenset({wanted.name}) if wanted.name is not None else frozenset(),
         priority=wanted.priority,
     )
-    redriven = await call.engine.redrive(query, wanted.limit)
+    if len(query.task_ids) > _REDRIVE_MAX:
+        raise invalid([("/taskIds", f"must name at most {_REDRIVE_MAX} tasks")])
+    redriven = await call.engine.redrive(query, len(query.task_ids) or wanted.limit)
     if len(wanted.task_ids) == 1 and not redriven:
         task = await call.engine.get(task_id_of(wanted.task_ids[0]))
         raise IllegalTransition(

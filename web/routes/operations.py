@@ -29,7 +29,7 @@ def operations_router(metrics: Metrics) -> Router:
     async def healthz(_: Call) -> Reply:
         return _json({"status": "ok"})
 
-    @router.add("GET", "/readyz", "Whether it can work", answers={200: dict}, problems=(503,))
+    @router.add("GET", "/readyz", "Whether it can work", answers={200: dict}, problems=(503, 507))
     async def readyz(call: Call) -> Reply:
         await call.engine.check_ready()
         return _json({"status": "ready"})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from engine import Created, IdempotencyKey, Kept, Status, Task, TaskSpec
 from engine.core.lifecycle import ENDED
+from engine.core.rules import Path
+from engine.errors import InvalidTask
 from web.naming import camel
 from web.paging import if_match, page_of, query_of, task_id_of
 from web.prefer import wait_s
@@ -55,7 +58,7 @@ class Batch:
     problems=(*_BODY_PROBLEMS, 409, 422, 503, 507),
 )
 async def create(call: Call) -> Reply:
-    created = await call.engine.submit([call.body], key=_idempotency_key(call))
+    created = await _submit(call, [call.body], lambda _: ())
     accepted = _accepted(created)[0]
     headers = {"Location": f"{V1}/tasks/{accepted.task_id}", **_replayed(created)}
     return Reply(status=201, body=accepted, headers=headers)
@@ -75,10 +78,22 @@ async def create_batch(call: Call) -> Reply:
     count, most = len(call.body.tasks), call.settings.batch_tasks_max
     if not 1 <= count <= most:
         raise invalid([("/tasks", f"must have 1 to {most} tasks, not {count}")])
-    created = await call.engine.submit(call.body.tasks, key=_idempotency_key(call))
+    created = await _submit(call, call.body.tasks, lambda index: ("tasks", index))
     return Reply(
         status=201, body=BatchAccepted(tasks=_accepted(created)), headers=_replayed(created)
     )
+
+
+async def _submit(
+    call: Call, specs: Sequence[TaskSpec], place: Callable[[str | int], Path]
+) -> Created:
+    """Submit; ``place`` says where in the body the task of an index stands."""
+    try:
+        return await call.engine.submit(specs, key=_idempotency_key(call))
+    except InvalidTask as error:
+        raise InvalidTask(
+            [((*place(index), *path), detail) for (index, *path), detail in error.problems]
+        ) from None
 
 
 def _accepted(created: Created) -> list[TaskAccepted]:
