@@ -15,6 +15,11 @@ def camel(name: str) -> str:
     return first + "".join(part.capitalize() for part in rest)
 
 
+def spelled(name: str) -> str:
+    """An attribute's name in the API."""
+    return "from" if name == "from_" else camel(name)
+
+
 def pointer(path: Iterable[str | int]) -> str:
     """A JSON Pointer (RFC 6901) from its steps."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)

@@ -14,9 +14,10 @@ import attrs
 
 from engine.core.rules import rules_of
 
+from .naming import spelled
 from .problems import TYPE_PREFIX
 from .router import Operation
-from .schemas import BODY, spelled
+from .structuring import BODY
 
 _PRIMITIVES: Mapping[Any, dict[str, Any]] = {
     str: {"type": "string"},

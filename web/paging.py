@@ -11,9 +11,10 @@ import attrs
 
 from engine import Engine, Kept, Status, Task, TaskId, TaskQuery
 
+from .naming import spelled
 from .problems import Problem, bad_request, invalid
 from .router import Reply
-from .schemas import ListQuery, spelled
+from .schemas import ListQuery
 
 
 def task_id_of(text: str) -> TaskId:

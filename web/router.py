@@ -21,8 +21,8 @@ from engine.errors import EngineError
 
 from . import strict_json
 from .problems import Problem, bad_request, invalid, problem_of
-from .schemas import BODY, QUERY, Invalid, structure
 from .settings import WebSettings
+from .structuring import BODY, QUERY, Invalid, structure
 
 T = TypeVar("T")
 _log = logging.getLogger("ringback.web")

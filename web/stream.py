@@ -24,8 +24,10 @@ from engine.errors import CursorExpired, EngineError, EngineStopping, WatcherLag
 from . import strict_json
 from .problems import Problem, invalid, problem_of
 from .router import check_query, encode
-from .schemas import BODY, EventsQuery, Invalid, event_view, structure, task_view
+from .schemas import EventsQuery
 from .settings import WebSettings
+from .structuring import BODY, Invalid, structure
+from .views import event_view, task_view
 
 CLOSE_GOING_AWAY = 1001
 CLOSE_TRY_LATER = 1013

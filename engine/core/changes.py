@@ -6,12 +6,11 @@ transaction it shares with others.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, assert_never
 
 import attrs
 
-from engine.config import EngineConfig
 from engine.errors import (
     ClaimLost,
     IdempotencyConflict,
@@ -21,8 +20,7 @@ from engine.errors import (
     VersionMismatch,
 )
 
-from .backlog import Page, rank_of
-from .batch import Batch
+from .backlog import Page
 from .commands import (
     AnyCommand,
     Cancel,
@@ -42,15 +40,13 @@ from .commands import (
     Take,
     Update,
 )
-from .lifecycle import ENDED, FINAL, TRANSITIONS, WAITING, Trigger, advance
+from .lifecycle import TRANSITIONS, WAITING, Trigger, advance
+from .moves import Moves
 from .outcome import Answer, Verdict, classify, result_of, retry_after_s
 from .retry import GiveUp, decide
 from .task import (
-    Attempt,
-    CallbackResult,
     Dispatch,
     ErrorClass,
-    Event,
     Lane,
     Status,
     Task,
@@ -59,22 +55,9 @@ from .task import (
 )
 from .times import rfc3339
 
-_EVENT_BODY_MAX = 1024  # characters of a callback's body that an event repeats
 
-
-def _shortened(result: CallbackResult | None) -> CallbackResult | None:
-    if result is None or result.body is None or len(result.body) <= _EVENT_BODY_MAX:
-        return result
-    return attrs.evolve(result, body=result.body[:_EVENT_BODY_MAX], truncated=True)
-
-
-class Changes:
+class Changes(Moves):
     """Applies commands to one batch at one moment."""
-
-    def __init__(self, batch: Batch, config: EngineConfig, now: datetime) -> None:
-        self._batch = batch
-        self._config = config
-        self._now = now
 
     def apply(self, command: AnyCommand) -> Any:
         """The command's result; raises an ``EngineError`` if it is refused."""
@@ -90,7 +73,7 @@ class Changes:
             case Finish():
                 return self._finish(command)
             case Release(task_id=task_id):
-                return self._move(self._batch.task(task_id), Trigger.RELEASE, reason="released")
+                return self.move(self._batch.task(task_id), Trigger.RELEASE, reason="released")
             case Cancel():
                 return self._cancel(command)
             case Retry(task_id=task_id):
@@ -144,13 +127,13 @@ class Changes:
             created_at=self._now,
             updated_at=self._now,
             due_at=due_at,
-            rank=self._rank(spec, due_at),
+            rank=self.rank(spec, due_at),
         )
         key = spec.partition_key
         blocked = key is not None and self._batch.flushed().holder(key) is not None
-        task = self._placed(task, blocked=blocked)
+        task = self.placed(task, blocked=blocked)
         self._batch.add(task)
-        self._log(task, None, None)
+        self.log(task, None, None)
 
     # -- taking ------------------------------------------------------------------------------
 
@@ -163,7 +146,7 @@ class Changes:
             self._batch.show(task)
             raise NotTakeable(task.id, self._why_not_free(task))
         lease_end = self._now + timedelta(seconds=command.lease_s)
-        return self._move(task, Trigger.DEQUEUE, expires_at=lease_end)
+        return self.move(task, Trigger.DEQUEUE, expires_at=lease_end)
 
     def _why_not_free(self, task: Task) -> str:
         if task.wait is Wait.BLOCKED and task.spec.partition_key is not None:
@@ -177,8 +160,8 @@ class Changes:
         if task.status is not Status.PENDING or task.lane is not None:
             allowed = [name for name in TRANSITIONS[task.status] if name is not Trigger.EXECUTE]
             raise IllegalTransition(task.id, task.status, "execute again", allowed)
-        rank = self._rank(task.spec, self._now)
-        return self._put(
+        rank = self.rank(task.spec, self._now)
+        return self.put(
             task, lane=Lane.RUN, wait=Wait.READY, expires_at=None, due_at=self._now, rank=rank
         )
 
@@ -189,9 +172,9 @@ class Changes:
             self._batch.show(task)
             raise ClaimLost(task.id)
         if task.status is Status.QUEUED:
-            task = self._move(task, Trigger.DEQUEUE)
+            task = self.move(task, Trigger.DEQUEUE)
         seconds = task.spec.timeout_s + self._config.lease_margin_s
-        return self._move(
+        return self.move(
             task,
             Trigger.EXECUTE,
             owner=command.owner,
@@ -212,10 +195,10 @@ class Changes:
             raise ClaimLost(task.id)
         verdict = classify(command.answer)
         counted = verdict is not Verdict.UNCOUNTED
-        self._log_attempt(task, command.answer, command.started_at, command.duration_s, counted)
+        self.log_attempt(task, command.answer, command.started_at, command.duration_s, counted)
         task = attrs.evolve(task, recoveries=0, result=result_of(command.answer))
         if verdict is Verdict.SUCCESS:
-            return self._move(task, Trigger.SUCCEED)
+            return self.move(task, Trigger.SUCCEED)
         task = attrs.evolve(task, failures=task.failures + counted)
         decision = decide(
             task.spec.retry_policy,
@@ -227,24 +210,24 @@ class Changes:
         )
         error = task.result.error if task.result else None
         if isinstance(decision, GiveUp):
-            return self._move(task, Trigger.GIVE_UP, reason=f"{decision.reason}: {error}")
+            return self.move(task, Trigger.GIVE_UP, reason=f"{decision.reason}: {error}")
         due_at = self._now + timedelta(seconds=decision.seconds)
         if task.spec.deadline is not None and due_at >= task.spec.deadline:
             reason = f"the deadline leaves no time for another attempt: {error}"
-            return self._move(task, Trigger.GIVE_UP, reason=reason)
+            return self.move(task, Trigger.GIVE_UP, reason=reason)
         trigger = Trigger.FAIL_FOR_NOW if counted else Trigger.LOSE
-        return self._move(task, trigger, due_at=due_at, reason=error)
+        return self.move(task, trigger, due_at=due_at, reason=error)
 
     def _lost(self, task: Task, why: str) -> Task:
         """Nobody will tell how this attempt ended: repeat it, unless it may be what kills us."""
         answer = Answer(error_class=ErrorClass.LOST, error=why)
         began = task.executed_at or self._now
-        self._log_attempt(task, answer, began, (self._now - began).total_seconds(), counted=False)
+        self.log_attempt(task, answer, began, (self._now - began).total_seconds(), counted=False)
         task = attrs.evolve(task, recoveries=task.recoveries + 1, result=result_of(answer))
         if task.recoveries >= self._config.recoveries_max:
             reason = f"{task.recoveries} attempts in a row were lost: {why}"
-            return self._move(task, Trigger.GIVE_UP, reason=reason)
-        return self._move(task, Trigger.LOSE, due_at=self._now, reason=why)
+            return self.move(task, Trigger.GIVE_UP, reason=reason)
+        return self.move(task, Trigger.LOSE, due_at=self._now, reason=why)
 
     # -- by people ---------------------------------------------------------------------------
 
@@ -257,15 +240,15 @@ class Changes:
             answer = Answer(error_class=ErrorClass.CANCELLED, error="cancelled in flight")
             began = task.executed_at or self._now
             duration_s = (self._now - began).total_seconds()
-            self._log_attempt(task, answer, began, duration_s, counted=False)
-        return self._move(task, Trigger.CANCEL, reason="cancelled by a client")
+            self.log_attempt(task, answer, began, duration_s, counted=False)
+        return self.move(task, Trigger.CANCEL, reason="cancelled by a client")
 
     def _retry(self, task: Task) -> Task:
         advance(task, Trigger.RETRY)
         key = task.spec.partition_key
         blocked = key is not None and self._batch.flushed().holder(key) is not None
         task = attrs.evolve(task, failures=0, recoveries=0, completed_at=None)
-        return self._move(
+        return self.move(
             task,
             Trigger.RETRY,
             due_at=self._now,
@@ -287,8 +270,8 @@ class Changes:
         wait = task.wait
         if wait in (Wait.READY, Wait.SCHEDULED):
             wait = Wait.SCHEDULED if due_at > self._now else Wait.READY
-        rank = self._rank(spec, due_at)
-        return self._put(task, spec=spec, due_at=due_at, rank=rank, wait=wait)
+        rank = self.rank(spec, due_at)
+        return self.put(task, spec=spec, due_at=due_at, rank=rank, wait=wait)
 
     def _versioned(self, task_id: str, version: int | None) -> Task:
         task = self._batch.task(task_id)
@@ -302,11 +285,11 @@ class Changes:
         found = [self._batch.adopt(t).id for t in self._batch.flushed().expired(self._now, limit)]
         for task in map(self._batch.task, found):  # as it is now: one end may unblock another
             if task.status is Status.PENDING:
-                self._move(task, Trigger.LEASE_EXPIRED, reason="the client's lease ended")
+                self.move(task, Trigger.LEASE_EXPIRED, reason="the client's lease ended")
             elif task.status is Status.PROCESSING:
                 self._lost(task, "the executor's lease ended")
             else:
-                self._move(task, Trigger.EXPIRE, reason="its deadline passed")
+                self.move(task, Trigger.EXPIRE, reason="its deadline passed")
         return len(found)
 
     def _recover(self, command: Recover) -> int:
@@ -325,103 +308,4 @@ class Changes:
             self._now - timedelta(seconds=config.archive_retention_s),
             self._now - timedelta(seconds=config.idempotency_s),
             limit,
-        )
-
-    # -- the one way to change a status ------------------------------------------------------
-
-    def _move(
-        self,
-        task: Task,
-        trigger: Trigger,
-        *,
-        due_at: datetime | None = None,
-        expires_at: datetime | None = None,
-        owner: str | None = None,
-        reason: str | None = None,
-        blocked: bool = False,
-        **fields: Any,
-    ) -> Task:
-        before = self._batch.task(task.id)
-        status = advance(task, trigger)
-        due_at = due_at or task.due_at
-        task = attrs.evolve(
-            task,
-            status=status,
-            due_at=due_at,
-            rank=self._rank(task.spec, due_at),
-            lane=None,
-            wait=None,
-            expires_at=expires_at,
-            owner=owner,
-            reason=reason,
-            **fields,
-        )
-        if status in WAITING:
-            task = self._placed(task, blocked=blocked)
-        if status in ENDED:
-            task = attrs.evolve(task, completed_at=self._now)
-        if status in FINAL:
-            task = attrs.evolve(task, archived_at=self._now)
-        task = self._put(task)
-        self._log(task, before.status, task.reason)
-        if status in ENDED and before.wait is not Wait.BLOCKED:
-            self._unblock_next(task)
-        return task
-
-    def _unblock_next(self, ended: Task) -> None:
-        key = ended.spec.partition_key
-        follower = self._batch.flushed().next_blocked(key) if key is not None else None
-        if follower is not None:
-            follower = self._batch.adopt(follower)
-            self._put(self._placed(follower, blocked=False))
-
-    def _placed(self, task: Task, *, blocked: bool) -> Task:
-        """A waiting task with its lane, and why it waits."""
-        manual = task.status is Status.QUEUED and task.spec.dispatch is not Dispatch.AUTO
-        wait = Wait.SCHEDULED if task.due_at > self._now else Wait.READY
-        return attrs.evolve(
-            task,
-            lane=Lane.TAKE if manual else Lane.RUN,
-            wait=Wait.BLOCKED if blocked else wait,
-            expires_at=task.spec.deadline,
-        )
-
-    def _put(self, task: Task, **fields: Any) -> Task:
-        task = attrs.evolve(task, version=task.version + 1, updated_at=self._now, **fields)
-        self._batch.put(task)
-        return task
-
-    def _rank(self, spec: TaskSpec, due_at: datetime) -> int:
-        return rank_of(due_at, spec.priority, self._config.ageing_s)
-
-    def _log(self, task: Task, before: Status | None, reason: str | None) -> None:
-        ended = task.status in ENDED or task.status is Status.RETRYING
-        self._batch.log(
-            Event(
-                at=self._now,
-                task_id=task.id,
-                name=task.spec.name,
-                from_status=before,
-                to_status=task.status,
-                attempt=task.attempt,
-                reason=reason,
-                result=_shortened(task.result) if ended else None,
-            )
-        )
-
-    def _log_attempt(
-        self, task: Task, answer: Answer, started_at: datetime, duration_s: float, counted: bool
-    ) -> None:
-        self._batch.log_attempt(
-            Attempt(
-                task_id=task.id,
-                number=task.attempt,
-                started_at=started_at,
-                finished_at=started_at + timedelta(seconds=duration_s),
-                duration_s=duration_s,
-                method=task.spec.method,
-                url=task.spec.callback_url,
-                counted=counted,
-                result=result_of(answer),
-            )
         )

@@ -13,18 +13,15 @@ from engine.errors import InvalidTask
 from web.naming import camel, pointer
 from web.problems import problem_of
 from web.schemas import (
-    BODY,
-    QUERY,
     CancelQuery,
     DequeueOptions,
     EventsQuery,
-    Invalid,
     ListQuery,
     RedriveFilter,
     TaskPatch,
     UnversionedTask,
-    structure,
 )
+from web.structuring import BODY, QUERY, Invalid, structure
 
 GOOD = {"name": "invoice", "callbackUrl": "https://example.com/hook?x=1"}
 

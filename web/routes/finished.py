@@ -7,16 +7,8 @@ from engine.errors import IllegalTransition, TaskNotFound
 from web.paging import page_of, query_of, task_id_of
 from web.problems import invalid
 from web.router import Call, Reply, Router
-from web.schemas import (
-    ArchivedTask,
-    ArchivePage,
-    ListQuery,
-    RedriveFilter,
-    Redriven,
-    TaskPage,
-    archived_view,
-    task_view,
-)
+from web.schemas import ArchivedTask, ArchivePage, ListQuery, RedriveFilter, Redriven, TaskPage
+from web.views import archived_view, task_view
 
 V1 = "/api/v1"
 _REDRIVE_MAX = 1000

@@ -6,11 +6,11 @@ import html
 import json
 from collections.abc import Callable, Sequence
 
-from engine import Stats
 from web.metrics import Metrics
 from web.openapi import document
 from web.router import Call, Operation, Reply, Router
-from web.schemas import LatencyView, StatsView
+from web.schemas import StatsView
+from web.views import stats_view
 
 V1 = "/api/v1"
 
@@ -23,7 +23,7 @@ def operations_router(metrics: Metrics) -> Router:
         "GET", V1 + "/stats", "How the engine does", answers={200: StatsView}, problems=(406, 503)
     )
     async def stats(call: Call) -> Reply:
-        return Reply(body=_stats_view(await call.engine.stats()))
+        return Reply(body=stats_view(await call.engine.stats()))
 
     @router.add("GET", "/healthz", "Whether the process lives", answers={200: dict})
     async def healthz(_: Call) -> Reply:
@@ -73,27 +73,4 @@ def _page(operations: Sequence[Operation]) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><title>Ringback API</title>"
         "<h1>Ringback API</h1><p>Details: <a href=/openapi.json>/openapi.json</a></p>"
         f"<table><tr><th>method<th>path<th>what it does{rows}</table>"
-    )
-
-
-def _stats_view(stats: Stats) -> StatsView:
-    attempts = stats.attempts
-    return StatsView(
-        counts={str(status): count for status, count in stats.counts.items()},
-        queue_depth=stats.queue_depth,
-        oldest_waiting_s=stats.oldest_waiting_s,
-        executors=stats.executors,
-        executors_busy=stats.executors_busy,
-        attempts=attempts.total,
-        attempts_by_outcome=attempts.by_outcome,
-        attempt_latency=LatencyView(
-            p50_s=attempts.latency.p50_s,
-            p95_s=attempts.latency.p95_s,
-            p99_s=attempts.latency.p99_s,
-        ),
-        success_rate=attempts.success_rate,
-        late_results=stats.late_results,
-        commits=stats.commits,
-        watchers=stats.watchers,
-        newest_event=stats.newest_event,
     )

@@ -30,10 +30,8 @@ from web.schemas import (
     TaskPatch,
     TaskState,
     TaskView,
-    event_view,
-    state_view,
-    task_view,
 )
+from web.views import event_view, state_view, task_view
 
 V1 = "/api/v1"
 router = Router("tasks", V1)
