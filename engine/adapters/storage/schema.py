@@ -129,7 +129,7 @@ idempotency = sa.Table(
     sa.Column("fingerprint", sa.String(200), nullable=False),
     sa.Column("receipts", sa.UnicodeText, nullable=False),
     sa.Column("created_at", MOMENT, nullable=False),
-    _index("ix_idempotency_created", "created_at"),
+    _index("ix_idempotency_created", "created_at", "hash"),
 )
 
 status_count = sa.Table(

@@ -212,6 +212,6 @@ def old_answers(limit: int) -> sa.Select[Any]:
     return (
         sa.select(idempotency.c.hash)
         .where(idempotency.c.created_at < bindparam("before"))
-        .order_by(idempotency.c.created_at)
+        .order_by(idempotency.c.created_at, idempotency.c.hash)
         .limit(limit)
     )

@@ -133,7 +133,7 @@ def _create_labels() -> None:
         sa.Column("receipts", sa.UnicodeText, nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
     )
-    _index("ix_idempotency_created", "idempotency", "created_at")
+    _index("ix_idempotency_created", "idempotency", "created_at", "hash")
 
 
 def _create_counters() -> None:
