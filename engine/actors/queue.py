@@ -79,6 +79,9 @@ class Queue:
         self._config = config
         self._backlogs = {lane: Backlog(config.window) for lane in Lane}
         self._askers: dict[Lane, deque[Next]] = {lane: deque() for lane in Lane}
+        # Who wants to know at once whether the queue is empty. A hint can be on its way while the
+        # question is here, so only the store may say "empty": these still wait for it to be asked.
+        self._doubts: dict[Lane, set[Next]] = {lane: set() for lane in Lane}
         self._pages: list[Refilled] = []
         self._busy_s: float | None = None  # when the repository or the store must be left alone
         self._lost_track = False
@@ -150,6 +153,8 @@ class Queue:
                 assert_never(message)
 
     def _ask(self, asker: Next) -> None:
+        if not asker.patient:
+            self._doubts[asker.lane].add(asker)
         askers = self._askers[asker.lane]
         if asker.owner is None and len(askers) >= self._config.takers_max:
             self._askers[asker.lane] = deque(a for a in askers if not a.reply.abandoned)
@@ -193,7 +198,7 @@ class Queue:
                 if not self._forward(asker, task_id):
                     backlog.forget()  # it is in the store; the refill brings it back
                     break
-                self._askers[lane].popleft()
+                self._doubts[lane].discard(self._askers[lane].popleft())
             self._refill_if_low(lane, backlog)
             if backlog.drained:
                 self._send_home(lane, QueueEmpty())
@@ -201,7 +206,7 @@ class Queue:
     def _first_asker(self, lane: Lane) -> Next | None:
         askers = self._askers[lane]
         while askers and askers[0].reply.abandoned:
-            askers.popleft()
+            self._doubts[lane].discard(askers.popleft())
         return askers[0] if askers else None
 
     def _forward(self, asker: Next, task_id: TaskId) -> bool:
@@ -211,10 +216,12 @@ class Queue:
         return self._tell_repository(Request(command, asker.reply))
 
     def _refill_if_low(self, lane: Lane, backlog: Backlog) -> None:
-        if backlog.wants_refill and self._busy_s is None:
+        doubted = bool(self._doubts[lane]) and not backlog.refilling
+        if (backlog.wants_refill or doubted) and self._busy_s is None:
             request = Request(Refill(lane, self._config.window), _RefillReply(self, lane))
             if self._tell_repository(request):
                 backlog.refill_started()
+                self._doubts[lane].clear()
 
     def _tell_repository(self, request: RepositoryMessage) -> bool:
         try:
@@ -228,7 +235,7 @@ class Queue:
         """There is nothing to give: answer those who do not want to wait for it."""
         patient: deque[Next] = deque()
         for asker in self._askers[lane]:
-            if asker.patient:
+            if asker.patient or asker in self._doubts[lane]:
                 patient.append(asker)
             else:
                 asker.reply.fail(why)

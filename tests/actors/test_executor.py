@@ -1,0 +1,451 @@
+"""Executors: one attempt at a time, its result stored whatever happens, and no executor is lost."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from contextlib import suppress
+from functools import partial
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from engine.actors.executor import ExecutorKit, InFlight
+from engine.actors.intake import intake
+from engine.actors.mailbox import Inbox
+from engine.actors.pool import pool
+from engine.actors.queue import Queue
+from engine.actors.repository import Applied, Repository
+from engine.adapters.brokers.local import LocalBroker
+from engine.config import EngineConfig
+from engine.core.backlog import Entry
+from engine.core.outcome import Answer
+from engine.core.task import ErrorClass, RetryPolicy, Status
+from engine.errors import IllegalTransition, StoreRejected, StoreUnavailable
+from engine.messages import QueueMessage, RepositoryMessage, Request
+from engine.ports.broker import Hint
+from tests.support.builders import a_task, creating
+from tests.support.engine import (
+    BAD,
+    CRASHES,
+    GOOD,
+    HANGS,
+    STUCK,
+    After,
+    Reply,
+    World,
+    submit,
+    submit_one,
+    until,
+)
+from tests.support.sweep import CancelAtStep, cancel_sweep, fault_sweep, nobody_hangs
+
+URL = "http://callee.example/it"
+STEADY = RetryPolicy(max_attempts=5, initial_interval_s=10.0, max_interval_s=60.0, jitter=False)
+
+
+async def test_a_good_callback_completes_the_task(autojump_clock):
+    world = World()
+    async with world.open() as engine:
+        task_id = await submit_one(engine, payload={"n": 1})
+        await until(engine, [task_id])
+        task = await engine.get(task_id)
+        assert task.result is not None
+        assert (task.result.status_code, task.result.body) == (200, "said")
+        await world.check_books([task_id])
+    assert await world.path(task_id) == ["Queued", "Pending", "Processing", "Completed"]
+    (call,) = world.net.calls
+    assert call.body["payload"] == {"n": 1}
+    assert call.headers["User-Agent"].startswith("Ringback/")
+
+
+async def test_no_more_callbacks_run_at_once_than_there_are_executors(autojump_clock):
+    world = World(it=[After(1.0)])
+    async with world.open(executors=7) as engine:
+        assert world.net.open_callers == 7
+        task_ids = await submit(engine, *[URL] * 30)
+        await until(engine, task_ids)
+    assert world.net.peak_in_flight == 7
+    assert trio.current_time() == pytest.approx(5.0, abs=0.5)
+    assert world.net.open_callers == 0
+
+
+async def test_retries_come_after_growing_pauses(autojump_clock):
+    world = World(it=[500, 503, 429, 404, 200])
+    async with world.open() as engine:
+        task_id = await submit_one(engine, URL, retry_policy=STEADY)
+        await until(engine, [task_id])
+    began = [call.began for call in world.net.of(task_id)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(began)]
+    assert pauses == pytest.approx([10.0, 20.0, 40.0, 60.0], abs=0.1)
+    assert await world.path(task_id) == [
+        *("Queued", "Pending"),
+        *("Processing", "Retrying") * 4,
+        *("Processing", "Completed"),
+    ]
+
+
+async def test_pauses_may_last_for_hours(autojump_clock):
+    policy = RetryPolicy(
+        max_attempts=4, initial_interval_s=3600.0, max_interval_s=86_400.0, jitter=False
+    )
+    world = World()
+    async with world.open(sweep_interval_s=60.0) as engine:
+        task_id = await submit_one(engine, BAD, retry_policy=policy)
+        await until(engine, [task_id], within_s=30_000, every_s=60)
+        task = await engine.get(task_id)
+    assert task.status is Status.FAILED
+    assert "all 4 attempts failed" in (task.reason or "")
+    began = [call.began for call in world.net.of(task_id)]
+    assert began == pytest.approx([0.0, 3600.0, 10_800.0, 25_200.0], abs=1.0)
+
+
+async def test_with_jitter_the_pause_is_a_part_of_that_and_a_seed_repeats_it(autojump_clock):
+    moments = []
+    for _ in range(2):
+        world = World(seed=7, it=[500, 200])
+        began = trio.current_time()
+        async with world.open() as engine:
+            task_id = await submit_one(
+                engine, URL, retry_policy=RetryPolicy(initial_interval_s=100.0, max_interval_s=100)
+            )
+            await until(engine, [task_id])
+        moments.append(world.net.of(task_id)[1].began - began)
+    assert 0 < moments[0] < 100
+    assert moments[0] == pytest.approx(moments[1], abs=0.001)
+
+
+async def test_a_retry_after_is_honoured_up_to_a_limit(autojump_clock):
+    replies: list[Reply] = [
+        Answer(status_code=503, headers={"retry-after": "120"}),
+        Answer(status_code=429, headers={"retry-after": "999999999"}),
+        200,
+    ]
+    world = World(it=replies)
+    async with world.open(retry_after_max_s=600.0) as engine:
+        task_id = await submit_one(engine, URL, retry_policy=STEADY)
+        await until(engine, [task_id])
+    assert [call.began for call in world.net.calls] == pytest.approx([0, 120, 720], abs=0.2)
+
+
+async def test_a_refusal_for_good_is_not_repeated(autojump_clock):
+    world = World(it=[422])
+    async with world.open() as engine:
+        task_id = await submit_one(engine, URL)
+        await until(engine, [task_id])
+        assert (await engine.get(task_id)).status is Status.FAILED
+    assert len(world.net.calls) == 1
+
+
+async def test_a_callback_that_hangs_is_cut_at_its_timeout_and_counts(autojump_clock):
+    world = World()
+    async with world.open(executors=1) as engine:
+        hanging = await submit_one(
+            engine, HANGS, timeout_s=5.0, retry_policy=RetryPolicy(max_attempts=1)
+        )
+        waiting = await submit_one(engine)
+        await until(engine, [hanging, waiting])
+        task = await engine.get(hanging)
+        assert task.status is Status.FAILED
+        assert task.result is not None
+        assert task.result.error_class is ErrorClass.TIMEOUT
+    assert world.net.of(waiting)[0].began == pytest.approx(5.0, abs=0.1)
+
+
+async def test_a_net_that_raises_costs_an_attempt_and_not_an_executor(autojump_clock):
+    world = World()
+    async with world.open(executors=2) as engine:
+        bad = await submit(engine, *[CRASHES] * 10, retry_policy=RetryPolicy(max_attempts=2))
+        await until(engine, bad)
+        good = await submit(engine, *[GOOD] * 4)
+        await until(engine, good)
+        await world.check_books(bad + good)
+        attempts = await engine.attempts(bad[0])
+    assert [attempt.result.error_class for attempt in attempts] == [ErrorClass.CRASHED] * 2
+    assert attempts[0].result.error == "ValueError: the net has a bug"
+
+
+async def test_the_words_of_a_crash_are_kept_in_bounds(autojump_clock):
+    world = World(it=[ValueError("x" * 1_000_000)])
+    async with world.open() as engine:
+        task_id = await submit_one(engine, URL, retry_policy=RetryPolicy(max_attempts=1))
+        await until(engine, [task_id])
+        result = (await engine.get(task_id)).result
+    assert result is not None
+    assert len(result.error or "") < 2_000
+
+
+# -- cancelled, late and lost ------------------------------------------------------------------
+
+
+async def test_a_cancel_in_flight_cuts_the_call(autojump_clock):
+    world = World()
+    async with world.open(executors=1) as engine:
+        running = await submit_one(engine, HANGS, timeout_s=1000.0)
+        await trio.sleep(1)
+        with pytest.raises(IllegalTransition):
+            await engine.cancel(running)
+        await engine.cancel(running, in_flight=True)
+        await trio.sleep(0.1)
+        (call,) = world.net.calls
+        assert call.how == "cut"
+        assert call.ended == pytest.approx(1.0, abs=0.1)
+        after = await submit_one(engine)
+        await until(engine, [after], within_s=5)
+        assert (await engine.get(running)).status is Status.CANCELLED
+        (attempt,) = await engine.attempts(running)
+        assert attempt.result.error_class is ErrorClass.CANCELLED
+        await world.check_books([running, after])
+
+
+async def test_a_task_cancelled_while_it_is_being_claimed_is_never_called(autojump_clock):
+    world = World()
+    async with world.open(executors=1) as engine:
+        await trio.testing.wait_all_tasks_blocked()
+        world.store.delay_s = 1.0
+        async with trio.open_nursery() as nursery:
+            task_id = await submit_one(engine)
+            nursery.start_soon(submit_one, engine)  # while this is written, claim and cancel meet
+            await trio.sleep(0.5)
+            await engine.cancel(task_id, in_flight=True)
+            world.store.delay_s = 0.0
+        await trio.sleep(5)
+        assert world.net.of(task_id) == []
+        await world.check_books([task_id])
+
+
+async def test_a_late_result_changes_nothing_and_is_counted(autojump_clock):
+    world = World(it=[After(1.0)])
+    async with world.open(executors=1) as engine:
+        task_id = await submit_one(engine, URL)
+        await trio.sleep(0.5)
+        world.store.delay_s = 1.0  # the answer comes while the cancellation is written
+        await engine.cancel(task_id, in_flight=True)
+        world.store.delay_s = 0.0
+        await trio.sleep(5)
+        task = await engine.get(task_id)
+        assert task.status is Status.CANCELLED
+        assert (await engine.stats()).late_results == 1
+        await world.check_books([task_id])
+
+
+async def test_a_callback_beyond_its_lease_is_taken_for_lost_and_cut(autojump_clock):
+    """Even if the network breaks its promise to end in time."""
+    world = World(it=[After(math.inf, obeys=False), 200])
+    async with world.open(executors=1, lease_margin_s=5.0) as engine:
+        task_id = await submit_one(engine, URL, timeout_s=10.0)
+        await until(engine, [task_id], within_s=60)
+        assert (await engine.get(task_id)).status is Status.COMPLETED
+        lost, good = await engine.attempts(task_id)
+    assert (lost.result.error_class, lost.counted) == (ErrorClass.LOST, False)
+    assert good.number == 2
+    assert [call.how for call in world.net.calls] == ["cut", "answered"]
+    assert world.net.calls[0].ended == pytest.approx(15.0, abs=1.5)
+
+
+async def test_a_task_whose_attempts_are_lost_again_and_again_is_given_up(autojump_clock):
+    world = World()
+    async with world.open(lease_margin_s=5.0, recoveries_max=3) as engine:
+        task_id = await submit_one(engine, STUCK, timeout_s=10.0)
+        await until(engine, [task_id], within_s=120)
+        task = await engine.get(task_id)
+    assert task.status is Status.FAILED
+    assert "3 attempts in a row were lost" in (task.reason or "")
+    assert len(world.net.calls) == 3
+
+
+# -- trouble below -----------------------------------------------------------------------------
+
+
+async def test_in_store_trouble_an_executor_keeps_its_slot_until_the_result_is_stored(
+    autojump_clock,
+):
+    world = World(it=[After(1.0)])
+    async with world.open(executors=2, lease_margin_s=300.0) as engine:
+        task_ids = await submit(engine, *[URL] * 4)
+        await trio.sleep(0.5)
+        world.store.down = True
+        await trio.sleep(100)
+        assert len(world.net.calls) == 2
+        world.store.down = False
+        await until(engine, task_ids, within_s=10)
+        await world.check_books(task_ids)
+        assert (await engine.stats()).late_results == 0
+    assert len(world.net.calls) == 4
+
+
+async def test_a_slow_store_makes_no_result_late(autojump_clock):
+    world = World(it=[After(1.0)])
+    async with world.open(executors=2, cleanup_timeout_s=5.0) as engine:
+        task_ids = await submit(engine, *[URL] * 2)
+        await trio.sleep(0.5)
+        world.store.delay_s = 8.0
+        await trio.sleep(30)
+        world.store.delay_s = 0.0
+        await until(engine, task_ids)
+        assert (await engine.stats()).late_results == 0
+        await world.check_books(task_ids)
+
+
+@pytest.mark.parametrize("reply", [After(1.0), After(1.0, then=500)])
+async def test_words_the_store_refuses_do_not_harm_the_executor_or_the_verdict(
+    autojump_clock, reply
+):
+    world = World(it=[reply])
+    async with world.open(executors=1, sweep_interval_s=1000.0) as engine:
+        task_id = await submit_one(engine, URL, retry_policy=RetryPolicy(max_attempts=1))
+        await trio.sleep(0.5)
+        world.store.error = StoreRejected("these bytes cannot be kept")
+        world.store.fail_at = {world.store.transactions + 1}
+        await until(engine, [task_id])
+        task = await engine.get(task_id)
+        assert task.status is (Status.COMPLETED if reply.then == 200 else Status.FAILED)
+        assert task.result is not None
+        assert task.result.body == ""
+        await world.check_books([task_id])
+
+
+async def test_a_result_the_store_refuses_for_ever_frees_the_executor(autojump_clock):
+    world = World(it=[After(1.0), 200])
+    async with world.open(executors=1, lease_margin_s=5.0, sweep_interval_s=7.0) as engine:
+        task_id = await submit_one(engine, URL)
+        await trio.sleep(0.5)
+        world.store.error = StoreRejected("this row cannot be kept")
+        first = world.store.transactions + 1
+        # With its words and without, and the two pages that the queue wants read in between.
+        world.store.fail_at = range(first, first + 5)
+        await trio.sleep(2)
+        assert (await engine.get(task_id)).status is Status.PROCESSING
+        other = await submit_one(engine)
+        await until(engine, [other], within_s=5)
+        await until(engine, [task_id], within_s=60)  # its lease ends
+        await world.check_books([task_id, other])
+
+
+async def test_a_claim_the_store_refuses_is_tried_again(autojump_clock):
+    world = World()
+    async with world.open(executors=1, sweep_interval_s=1000.0) as engine:
+        task_id = await submit_one(engine, delay_s=5.0)
+        await trio.sleep(1)
+        world.store.error = StoreRejected("this row cannot be kept")
+        world.store.fail_at = {world.store.transactions + 1}
+        await until(engine, [task_id], within_s=60)
+        await world.check_books([task_id])
+
+
+# -- sweeps ------------------------------------------------------------------------------------
+
+
+class Shop:
+    """Queue, repository and executors without a runtime around them."""
+
+    def __init__(self, world: World) -> None:
+        self.config = EngineConfig(executors=1, window=4, inbox=50)
+        self.queue_inbox = Inbox[QueueMessage]("queue", 50)
+        self.repository_inbox = Inbox[RepositoryMessage]("repository", 50)
+        self.broker = LocalBroker(50)
+        self.in_flight = InFlight()
+        self.queue = Queue(self.queue_inbox, self.repository_inbox, world.clock, self.config)
+        self.repository = Repository(
+            self.repository_inbox, world.store, world.clock, self.config, self
+        )
+        self.kit = ExecutorKit(
+            queue=self.queue_inbox,
+            repository=self.repository_inbox,
+            net=world.net,
+            clock=world.clock,
+            rng=world.rng,
+            config=self.config,
+            in_flight=self.in_flight,
+            owner="me",
+            user_agent="test",
+        )
+
+    def __call__(self, applied: Applied) -> None:
+        waiting = [task for task in applied.tasks if task.lane is not None]
+        self.broker.announce(
+            [Hint(t.lane, Entry(t.id, t.rank, t.due_at)) for t in waiting if t.lane is not None]
+        )
+
+    def lost_track(self) -> None:
+        self.queue.lost_track()
+
+
+async def test_cancelled_at_any_step_an_executor_loses_no_task(autojump_clock):
+    async def scenario(step: CancelAtStep) -> None:
+        world = World(it=[After(1.0), 500, 200])
+        shop = Shop(world)
+        async with nobody_hangs(60) as services:
+            repository = await services.start(shop.repository.run)
+            assert not repository.cancel_called
+            await services.start(shop.queue.run)
+            await services.start(intake, shop.broker, shop.queue_inbox)
+            async with trio.open_nursery() as work:
+                await work.start(partial(pool, shop.kit, 1, step.scope))
+                with step.watching():
+                    await shop.repository_inbox.ask(
+                        partial(Request, creating(1, 2, callback_url=URL))
+                    )
+                    await trio.sleep(60)
+                shop.broker.close()
+                shop.queue_inbox.close()
+            shop.repository_inbox.close()
+        assert len(shop.in_flight) == 0
+        assert world.net.open_callers == 0
+        tasks = await world.tasks()
+        assert [task.status for task in tasks if task.status is Status.PROCESSING] == []
+        await world.check_books(task.id for task in tasks)
+        async with world.open() as engine:  # whatever is left can be done by another
+            await until(engine, [task.id for task in tasks])
+            await world.check_books(task.id for task in tasks)
+        assert {task.status for task in await world.tasks()} == {Status.COMPLETED}
+
+    assert await cancel_sweep(scenario, of="actors.executor.executor") > 5
+
+
+async def test_whichever_transaction_fails_every_task_ends(autojump_clock):
+    async def scenario(number: int) -> int:
+        world = World(it=[After(1.0), 500, 200])
+        world.store.fail_at = {number}
+        accepted: list[str] = []
+        try:
+            async with world.open(executors=2, window=4, sweep_interval_s=30.0) as engine:
+                for _ in range(3):
+                    with suppress(StoreUnavailable):
+                        accepted += await submit(engine, URL, URL, timeout_s=5.0)
+                await until(engine, accepted, within_s=300)
+        except* StoreUnavailable:
+            assert number <= 1  # it could not start
+        await world.check_books(accepted)
+        return world.store.transactions
+
+    assert await fault_sweep(scenario) > 8
+
+
+# -- the books of what is running --------------------------------------------------------------
+
+
+async def test_only_the_attempt_that_was_left_is_cut():
+    in_flight = InFlight()
+    second = attrs.evolve(a_task(), attempt=2)
+    scope = trio.CancelScope()
+    in_flight.enter(second, scope)
+    in_flight.moved_on(second, 1)
+    assert not scope.cancel_called
+    in_flight.moved_on(second, 2)
+    assert scope.cancel_called
+
+
+async def test_an_older_attempt_that_ends_does_not_hide_the_newer_one():
+    in_flight = InFlight()
+    first, second = (attrs.evolve(a_task(), attempt=n) for n in (1, 2))
+    in_flight.enter(first, trio.CancelScope())
+    in_flight.enter(second, trio.CancelScope())
+    in_flight.leave(first)
+    assert len(in_flight) == 1
+    in_flight.leave(second)
+    in_flight.leave(second)
+    assert len(in_flight) == 0
+    in_flight.moved_on(second, 2)

@@ -1,0 +1,398 @@
+"""Watchers see every durable change once, in order, and never slow the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from engine.actors.mailbox import Inbox
+from engine.actors.status import EventFilter, StatusHub, Watcher
+from engine.config import EngineConfig
+from engine.core.task import Dispatch, Event, RetryPolicy, Status
+from engine.errors import (
+    CursorExpired,
+    EngineStopping,
+    IllegalTransition,
+    Overloaded,
+    StoreUnavailable,
+    WatcherLagged,
+)
+from engine.messages import Committed
+from engine.service import Engine, Watch
+from tests.support.builders import a_task, an_event, an_id, write
+from tests.support.engine import (
+    BAD,
+    GOOD,
+    HANGS,
+    After,
+    TroubledStore,
+    World,
+    submit,
+    submit_one,
+    until,
+)
+from tests.support.sweep import nobody_hangs
+
+URL = "http://callee.example/it"
+
+
+async def seen(watch: Watch, number: int) -> list[Event]:
+    """So many events, and no more than those."""
+    events: list[Event] = []
+    with trio.fail_after(60):
+        while len(events) < number:
+            events += await watch.receive()
+    assert len(events) == number
+    return events
+
+
+async def tail(engine: Engine, events: list[Event], wanted: EventFilter | None = None) -> None:
+    """Collect what comes, until the engine stops."""
+    async with engine.watch(wanted) as watch:
+        try:
+            while True:
+                events += await watch.receive()
+        except EngineStopping:
+            pass
+
+
+# -- the filter and one buffer -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "matches"),
+    [
+        (EventFilter(), True),
+        (EventFilter(task_ids=frozenset({an_id(1)})), True),
+        (EventFilter(task_ids=frozenset({an_id(2)})), False),
+        (EventFilter(statuses=frozenset({Status.QUEUED, Status.FAILED})), True),
+        (EventFilter(statuses=frozenset({Status.FAILED})), False),
+        (EventFilter(names=frozenset({"invoice"})), True),
+        (EventFilter(names=frozenset({"other"})), False),
+        (EventFilter(task_ids=frozenset({an_id(1)}), names=frozenset({"other"})), False),
+    ],
+)
+def test_a_filter_wants_what_all_its_parts_want(wanted, matches):
+    assert wanted.matches(an_event(a_task(1))) is matches
+
+
+def numbered(*seqs: int) -> list[Event]:
+    return [an_event(a_task(seq), seq=seq) for seq in seqs]
+
+
+async def test_a_watcher_gets_events_in_order_and_then_waits(autojump_clock):
+    watcher = Watcher(EventFilter(), limit=10, after=0, lasting=False)
+    watcher.offer(numbered(1, 2))
+    watcher.offer(numbered(3))
+    assert [event.seq for event in await watcher.receive()] == [1, 2, 3]
+    with trio.move_on_after(1) as scope:
+        await watcher.receive()
+    assert scope.cancelled_caught
+
+
+async def test_a_watcher_that_does_not_keep_up_is_told_where_it_was(autojump_clock):
+    watcher = Watcher(EventFilter(), limit=3, after=0, lasting=False)
+    watcher.offer(numbered(1, 2))
+    await watcher.receive()
+    watcher.offer(numbered(3, 4, 5, 6))
+    for _ in range(2):
+        with pytest.raises(WatcherLagged) as caught:
+            await watcher.receive()
+        assert caught.value.last_seq == 2
+
+
+async def test_a_watcher_gets_what_is_left_before_it_hears_of_the_end(autojump_clock):
+    watcher = Watcher(EventFilter(), limit=3, after=0, lasting=False)
+    watcher.offer(numbered(1))
+    watcher.end()
+    assert len(await watcher.receive()) == 1
+    for _ in range(2):
+        with pytest.raises(EngineStopping):
+            await watcher.receive()
+
+
+# -- the hub -----------------------------------------------------------------------------------
+
+
+class Rig:
+    """A hub whose commits the test makes."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.store = TroubledStore()
+        config = EngineConfig(**settings)
+        self.inbox = Inbox[Committed]("status hub", config.inbox)
+        self.hub = StatusHub(self.inbox, self.store, config)
+
+    async def commit(self, *numbers: int) -> None:
+        """One commit for each task, and all announced in one breath."""
+        for n in numbers:
+            await write(self.store.inner, inserts=[a_task(n)], events=[an_event(a_task(n))])
+        _, newest = await self.store.inner.event_range()
+        for event in await self.store.inner.events(newest - len(numbers), len(numbers)):
+            self.hub.publish((event,))
+
+
+async def test_what_its_inbox_has_no_room_for_is_read_again_without_a_gap(autojump_clock):
+    rig = Rig(inbox=1, event_page=2)
+    await rig.commit(1, 2)  # before it runs: it begins where the store is
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.hub.run)
+        watcher = rig.hub.add(EventFilter())
+        await rig.commit(*range(3, 12))  # all but one find no room
+        await trio.sleep(1)
+        rig.inbox.close()
+    assert [event.seq for event in await watcher.receive()] == list(range(3, 12))
+
+
+async def test_a_burst_beyond_its_inbox_reaches_the_watchers_complete(autojump_clock):
+    rig = Rig(inbox=2, event_page=3)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.hub.run)
+        watcher = rig.hub.add(EventFilter())
+        one = rig.hub.add(EventFilter(task_ids=frozenset({an_id(17)})))
+        rig.store.reads_down = True  # and it cannot catch up for a while
+        await rig.commit(*range(1, 21))
+        await trio.sleep(5)
+        rig.store.reads_down = False
+        await trio.sleep(5)
+        assert [event.seq for event in await watcher.receive()] == list(range(1, 21))
+        assert [event.task_id for event in await one.receive()] == [an_id(17)]
+        rig.inbox.close()
+
+
+async def test_removed_watchers_leave_nothing_behind(autojump_clock):
+    rig = Rig(watchers_max=2)
+    both = EventFilter(task_ids=frozenset({an_id(1), an_id(2)}))
+    watchers = [rig.hub.add(both), rig.hub.add(both)]
+    assert len(rig.hub) == 2
+    with pytest.raises(Overloaded, match="too many watchers"):
+        rig.hub.add(EventFilter())
+    rig.hub.remove(watchers[0])
+    rig.hub.remove(watchers[0])
+    rig.hub.add(EventFilter())
+    rig.hub.remove(watchers[1])
+    assert len(rig.hub) == 1
+
+
+async def test_who_watches_a_hub_that_has_ended_is_told_so(autojump_clock):
+    rig = Rig()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.hub.run)
+        rig.inbox.close()
+    for lasting in (False, True):
+        with trio.fail_after(1), pytest.raises(EngineStopping):
+            await rig.hub.add(EventFilter(), lasting=lasting).receive()
+
+
+# -- with everything around it -----------------------------------------------------------------
+
+
+async def test_a_watch_sees_the_whole_life_of_a_task_once_and_in_order(autojump_clock):
+    world = World(it=[500, 200])
+    events: list[Event] = []
+    async with trio.open_nursery() as nursery:
+        async with world.open() as engine:
+            nursery.start_soon(tail, engine, events)
+            await trio.testing.wait_all_tasks_blocked()
+            task_id = await submit_one(engine, URL)
+            await until(engine, [task_id])
+            assert (await engine.stats()).watchers == 1
+    assert [event.to_status.value for event in events] == [
+        *("Queued", "Pending", "Processing", "Retrying", "Processing", "Completed")
+    ]
+    assert [event.seq for event in events] == list(range(1, 7))
+    assert events == await world.events()
+
+
+async def test_a_watch_sees_only_what_it_asked_for(autojump_clock):
+    world = World()
+    events: list[Event] = []
+    wanted = EventFilter(statuses=frozenset({Status.FAILED}), names=frozenset({"mine"}))
+    async with trio.open_nursery() as nursery:
+        async with world.open() as engine:
+            nursery.start_soon(tail, engine, events, wanted)
+            await trio.testing.wait_all_tasks_blocked()
+            for name in ("mine", "yours"):
+                policy = RetryPolicy(max_attempts=1)
+                await until(engine, await submit(engine, GOOD, BAD, name=name, retry_policy=policy))
+    assert [(event.name, event.to_status) for event in events] == [("mine", Status.FAILED)]
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 100])
+async def test_a_resumed_watch_first_gets_what_it_missed_then_what_comes(autojump_clock, page):
+    world = World()
+    async with world.open(event_page=page) as engine:
+        before = await submit(engine, *[GOOD] * 5)
+        await until(engine, before)
+        async with engine.watch(after=7) as watch:
+            events = await seen(watch, 13)
+            after = await submit(engine, *[GOOD] * 3)
+            await until(engine, after)
+            events += await seen(watch, 12)
+            assert watch.position == 32
+    assert [event.seq for event in events] == list(range(8, 33))
+
+
+async def test_a_watch_that_resumes_during_a_flood_misses_and_repeats_nothing(autojump_clock):
+    world = World(it=[After(0.01)])
+    collected: list[list[int]] = []
+
+    async def resume(engine: Engine, after: int) -> None:
+        async with engine.watch(after=after) as watch:
+            seqs: list[int] = []
+            while not seqs or seqs[-1] < 800:
+                seqs += [event.seq for event in await watch.receive()]
+            collected.append(seqs)
+
+    async with world.open(executors=8, inbox=200, event_page=7) as engine:
+        async with trio.open_nursery() as nursery:
+            for round_number in range(10):
+                await submit(engine, *[URL] * 20)
+                nursery.start_soon(resume, engine, round_number * 10)
+                await trio.sleep(0.02)
+    assert len(collected) == 10
+    for seqs in collected:
+        assert seqs == list(range(seqs[0], seqs[-1] + 1))
+    assert {seqs[0] for seqs in collected} == {n * 10 + 1 for n in range(10)}
+
+
+async def test_events_that_are_gone_cannot_be_resumed_from(autojump_clock):
+    world = World()
+    async with world.open(event_retention_s=10.0, prune_interval_s=5.0) as engine:
+        await until(engine, await submit(engine, GOOD, GOOD))
+        await trio.sleep(20)
+        await engine.check_cursor(8)
+        with pytest.raises(CursorExpired) as caught:
+            await engine.check_cursor(3)
+        assert (caught.value.after, caught.value.oldest) == (3, 9)
+        async with engine.watch(after=3) as watch:
+            with pytest.raises(CursorExpired):
+                await watch.receive()
+
+
+async def test_a_slow_watcher_is_dropped_and_can_resume_where_it_was(autojump_clock):
+    world = World()
+    async with world.open(watcher_buffer=10) as engine:
+        async with engine.watch() as watch:
+            first = await submit_one(engine, dispatch=Dispatch.MANUAL)
+            assert [event.task_id for event in await watch.receive()] == [first]
+            await until(engine, await submit(engine, *[GOOD] * 10))
+            with pytest.raises(WatcherLagged) as caught:
+                await watch.receive()
+        assert caught.value.last_seq == watch.position == 1
+        async with engine.watch(after=watch.position) as again:
+            assert [event.seq for event in await seen(again, 40)] == list(range(2, 42))
+
+
+async def test_a_watcher_that_keeps_up_is_not_dropped_for_one_big_commit(autojump_clock):
+    world = World()
+    events: list[Event] = []
+    async with trio.open_nursery() as nursery:
+        async with world.open(watcher_buffer=10) as engine:
+            nursery.start_soon(tail, engine, events)
+            await trio.testing.wait_all_tasks_blocked()
+            await submit(engine, *[GOOD] * 50, dispatch=Dispatch.MANUAL)
+            await trio.sleep(1)
+    assert [event.seq for event in events] == list(range(1, 51))
+
+
+async def test_watchers_are_limited(autojump_clock):
+    world = World()
+    async with world.open(watchers_max=1) as engine:
+        async with engine.watch():
+            with pytest.raises(Overloaded):
+                async with engine.watch():
+                    pass
+        async with engine.watch():
+            pass
+
+
+async def test_a_stop_ends_every_watch(autojump_clock):
+    world = World()
+    async with nobody_hangs(60) as nursery:
+        async with world.open() as engine:
+            for _ in range(3):
+                nursery.start_soon(tail, engine, [])
+            await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_stop_does_not_wait_for_a_hub_that_cannot_read_the_store(autojump_clock):
+    world = World()
+    async with world.open(inbox=2, executors=1, store_retry_s=0.5) as engine:
+        world.store.reads_down = True
+        for seq in range(10, 15):  # more at once than its inbox holds
+            engine._parts.hub.publish((an_event(a_task(1), seq=seq),))
+        await trio.sleep(5)
+        with pytest.raises(StoreUnavailable):
+            await engine.stats()
+        began = trio.current_time()
+    assert trio.current_time() - began < 60
+
+
+async def test_watches_end_when_the_stop_begins_and_lasting_ones_go_on(autojump_clock):
+    world = World(it=[After(3.0)])
+    async with world.open() as engine:
+        task_id = await submit_one(engine, URL)
+        await trio.sleep(1)
+        async with engine.watch() as watch, engine.watch(lasting=True) as lasting:
+            engine.stop()
+            with pytest.raises(EngineStopping):
+                await watch.receive()
+            with pytest.raises(EngineStopping):
+                async with engine.watch():
+                    pass
+            (event,) = await lasting.receive()
+            assert (event.task_id, event.to_status) == (task_id, Status.COMPLETED)
+
+
+# -- execute and wait --------------------------------------------------------------------------
+
+
+async def test_execute_and_wait_answers_with_the_end(autojump_clock):
+    world = World(it=[After(2.0)])
+    async with world.open() as engine:
+        task_id = await submit_one(engine, URL, dispatch=Dispatch.MANUAL)
+        await engine.dequeue()
+        task = await engine.execute_and_wait(task_id, 30.0)
+        assert task.status is Status.COMPLETED
+        assert (await engine.stats()).watchers == 0
+    assert trio.current_time() == pytest.approx(2.0, abs=0.1)
+
+
+async def test_execute_and_wait_waits_through_retries(autojump_clock):
+    world = World()
+    async with world.open() as engine:
+        task_id = await submit_one(engine, BAD, dispatch=Dispatch.MANUAL)
+        await engine.dequeue()
+        task = await engine.execute_and_wait(task_id, 300.0)
+        assert (task.status, task.failures) == (Status.FAILED, 3)
+
+
+async def test_execute_and_wait_gives_up_waiting_but_not_the_task(autojump_clock):
+    world = World(it=[After(8.0)])
+    async with world.open() as engine:
+        task_id = await submit_one(engine, URL, dispatch=Dispatch.MANUAL)
+        await engine.dequeue()
+        assert (await engine.execute_and_wait(task_id, 3.0)).status is Status.PROCESSING
+        with pytest.raises(IllegalTransition):
+            await engine.execute_and_wait(task_id, 3.0)
+        await until(engine, [task_id])
+
+
+async def test_execute_and_wait_tells_where_the_task_is_when_the_engine_stops(autojump_clock):
+    world = World()
+    found: list[Status] = []
+
+    async def wait(engine: Engine, task_id: str) -> None:
+        found.append((await engine.execute_and_wait(task_id, 1000.0)).status)
+
+    async with nobody_hangs(60) as nursery:
+        async with world.open(grace_s=5.0) as engine:
+            task_id = await submit_one(engine, HANGS, dispatch=Dispatch.MANUAL, timeout_s=500.0)
+            await engine.dequeue()
+            nursery.start_soon(wait, engine, task_id)
+            await trio.sleep(1)
+    assert found == [Status.RETRYING]
