@@ -120,6 +120,7 @@ class _Runtime:
         self._status_inbox = Inbox[Committed]("status hub", config.inbox)
         self._executors = trio.CancelScope()
         in_flight, tally = InFlight(), Tally(config.latency_window)
+        self._in_flight = in_flight
         self._hub = StatusHub(self._status_inbox, store, config)
         self._queue = Queue(self._queue_inbox, self._repository_inbox, ports.clock, config)
         announcer = _Announcer(
@@ -168,7 +169,9 @@ class _Runtime:
                     await work.start(intake, self._broker, self._queue_inbox)
                     await work.start(pool, self._kit, self._config.executors, self._executors)
                     async with trio.open_nursery() as timers:
-                        timers.start_soon(sweeper, self._repository_inbox, self._config)
+                        timers.start_soon(
+                            sweeper, self._repository_inbox, self._in_flight, self._config
+                        )
                         timers.start_soon(pruner, self._repository_inbox, self._config)
                         try:
                             yield self._engine

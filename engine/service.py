@@ -123,8 +123,9 @@ class Watch:
     async def _missed(self) -> list[Event]:
         """A page of what was missed. Goes live as soon as the rest is less than a page."""
         page_size = self._parts.config.event_page
-        await _check_cursor(self._parts.store, self.position)
         page = await self._parts.store.events(self.position, page_size)
+        if not page or page[0].seq != self.position + 1:
+            await _check_cursor(self._parts.store, self.position)
         if self._live is None and len(page) < page_size:
             self._live = self._parts.hub.add(self._wanted, lasting=self._lasting)
         if self._live is not None:

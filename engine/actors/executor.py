@@ -48,8 +48,12 @@ class InFlight:
         """An attempt begins."""
         self._scopes[task.id] = (task.attempt, scope)
 
+    def task_ids(self) -> frozenset[TaskId]:
+        """The tasks they belong to."""
+        return frozenset(self._scopes)
+
     def leave(self, task: Task) -> None:
-        """It has ended."""
+        """It has ended, and its result is stored."""
         if self._scopes.get(task.id, (0, None))[0] == task.attempt:
             del self._scopes[task.id]
 
@@ -97,12 +101,12 @@ async def _attempt(kit: ExecutorKit, caller: Caller, task: Task) -> None:
     """One attempt and its record. Raises only when the executor itself is cut off."""
     started_at, began = kit.clock.now(), kit.clock.monotonic()
     answer = Answer(error_class=ErrorClass.INTERRUPTED, error="the server stopped")
+    scope = trio.CancelScope()
+    kit.in_flight.enter(task, scope)
     try:
-        with trio.CancelScope() as scope:
-            kit.in_flight.enter(task, scope)
+        with scope:
             answer = await _call(kit, caller, task)
     finally:
-        kit.in_flight.leave(task)
         finish = Finish(
             task_id=task.id,
             owner=kit.owner,
@@ -112,23 +116,38 @@ async def _attempt(kit: ExecutorKit, caller: Caller, task: Task) -> None:
             duration_s=kit.clock.monotonic() - began,
             jitter=kit.rng.random(),
         )
-        with trio.move_on_after(kit.config.cleanup_timeout_s, shield=True) as bound:
-            await _store(kit, finish)
-    if bound.cancelled_caught:  # the store is in trouble, but nobody hurries us: keep the slot
-        await _store(kit, finish, again=True)
+        moved_on = scope.cancelled_caught  # by somebody who has recorded how the attempt ended
+        try:
+            if not moved_on:
+                await _store(kit, finish)
+        finally:
+            kit.in_flight.leave(task)
+
+
+async def _store(kit: ExecutorKit, finish: Finish) -> None:
+    """Store the result even if the executor is being cut off; but then not for ever. If nobody
+    hurries us, keep the slot until the store has taken it."""
+    with trio.move_on_after(kit.config.cleanup_timeout_s, shield=True) as bound:
+        await _store_patiently(kit, finish)
+    if bound.cancelled_caught:
+        await _store_patiently(kit, finish, again=True)
 
 
 async def _call(kit: ExecutorKit, caller: Caller, task: Task) -> Answer:
     span_id = f"{kit.rng.getrandbits(64):016x}"
     try:
         request = build_request(task, kit.clock.now(), span_id, kit.user_agent)
-        return await caller.call(request)
+        # The caller keeps to the timeout. Should it not, the attempt must still end, because its
+        # lease is renewed as long as it is in flight.
+        with trio.move_on_after(request.timeout_s + kit.config.lease_margin_s):
+            return await caller.call(request)
     except Exception as error:  # noqa: BLE001 - one task's trouble must not end the others
         words = f"{type(error).__name__}: {error}"[:_ERROR_MAX]
         return Answer(error_class=ErrorClass.CRASHED, error=words)
+    return Answer(error_class=ErrorClass.CRASHED, error="the call did not end at its timeout")
 
 
-async def _store(kit: ExecutorKit, finish: Finish, *, again: bool = False) -> None:
+async def _store_patiently(kit: ExecutorKit, finish: Finish, *, again: bool = False) -> None:
     """Store the result, however long the store needs. A late result changes nothing; one that is
     sent ``again`` may only seem late, because it was stored the first time."""
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -11,29 +12,39 @@ from engine.core.commands import Prune, Sweep
 from engine.errors import EngineStopping, Overloaded, StoreError
 from engine.messages import RepositoryMessage, Request
 
+from .executor import InFlight
 from .mailbox import Inbox
 
 
-async def sweeper(repository: Inbox[RepositoryMessage], config: EngineConfig) -> None:
+async def sweeper(
+    repository: Inbox[RepositoryMessage], in_flight: InFlight, config: EngineConfig
+) -> None:
     """Ends leases and deadlines that have passed. Stops when the repository does."""
-    await _repeat(
-        repository, Sweep(config.commit_batch), config.commit_batch, config.sweep_interval_s
-    )
+
+    def command() -> Sweep:
+        return Sweep(config.commit_batch, in_flight.task_ids())
+
+    await _repeat(repository, command, config.commit_batch, config.sweep_interval_s)
 
 
 async def pruner(repository: Inbox[RepositoryMessage], config: EngineConfig) -> None:
     """Removes records older than what is kept. Stops when the repository does."""
-    await _repeat(
-        repository, Prune(config.prune_batch), config.prune_batch, config.prune_interval_s
-    )
+
+    def command() -> Prune:
+        return Prune(config.prune_batch)
+
+    await _repeat(repository, command, config.prune_batch, config.prune_interval_s)
 
 
 async def _repeat(
-    repository: Inbox[RepositoryMessage], command: Sweep | Prune, full: int, interval_s: float
+    repository: Inbox[RepositoryMessage],
+    command: Callable[[], Sweep | Prune],
+    full: int,
+    interval_s: float,
 ) -> None:
     while True:
         try:
-            done: int = await repository.ask(partial(Request, command))
+            done: int = await repository.ask(partial(Request, command()))
         except EngineStopping:
             return
         except (Overloaded, StoreError):

@@ -6,7 +6,7 @@ transaction it shares with others.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 import attrs
@@ -80,8 +80,8 @@ class Changes(Moves):
                 return self._retry(self._batch.task(task_id))
             case Update():
                 return self._update(command)
-            case Sweep(limit=limit):
-                return self._sweep(limit)
+            case Sweep():
+                return self._sweep(command)
             case Recover():
                 return self._recover(command)
             case Refill(lane=lane, limit=limit):
@@ -173,15 +173,18 @@ class Changes(Moves):
             raise ClaimLost(task.id)
         if task.status is Status.QUEUED:
             task = self.move(task, Trigger.DEQUEUE)
-        seconds = task.spec.timeout_s + self._config.lease_margin_s
         return self.move(
             task,
             Trigger.EXECUTE,
             owner=command.owner,
             attempt=task.attempt + 1,
             executed_at=self._now,
-            expires_at=self._now + timedelta(seconds=seconds),
+            expires_at=self._lease_end(task),
         )
+
+    def _lease_end(self, task: Task) -> datetime:
+        seconds = task.spec.timeout_s + self._config.lease_margin_s
+        return self._now + timedelta(seconds=seconds)
 
     # -- ending an attempt -------------------------------------------------------------------
 
@@ -281,11 +284,14 @@ class Changes(Moves):
 
     # -- by the clock ------------------------------------------------------------------------
 
-    def _sweep(self, limit: int) -> int:
-        found = [self._batch.adopt(t).id for t in self._batch.flushed().expired(self._now, limit)]
+    def _sweep(self, command: Sweep) -> int:
+        expired = self._batch.flushed().expired(self._now, command.limit)
+        found = [self._batch.adopt(task).id for task in expired]
         for task in map(self._batch.task, found):  # as it is now: one end may unblock another
             if task.status is Status.PENDING:
                 self.move(task, Trigger.LEASE_EXPIRED, reason="the client's lease ended")
+            elif task.id in command.in_flight:
+                self.put(task, expires_at=self._lease_end(task))
             elif task.status is Status.PROCESSING:
                 self._lost(task, "the executor's lease ended")
             else:

@@ -132,9 +132,12 @@ class Update(Command[Task]):
 
 @attrs.frozen
 class Sweep(Command[int]):
-    """End leases and deadlines that have passed, at most ``limit``; tells how many."""
+    """End leases and deadlines that have passed, at most ``limit``; tells how many. The leases of
+    attempts that are ``in_flight`` here are renewed instead: they end, or their result is about
+    to be stored."""
 
     limit: int
+    in_flight: frozenset[TaskId] = frozenset()
 
 
 @attrs.frozen

@@ -32,7 +32,6 @@ from tests.support.engine import (
     CRASHES,
     GOOD,
     HANGS,
-    STUCK,
     After,
     Reply,
     World,
@@ -231,29 +230,35 @@ async def test_a_late_result_changes_nothing_and_is_counted(autojump_clock):
         await world.check_books([task_id])
 
 
-async def test_a_callback_beyond_its_lease_is_taken_for_lost_and_cut(autojump_clock):
-    """Even if the network breaks its promise to end in time."""
+async def test_a_call_that_does_not_end_at_its_timeout_is_cut(autojump_clock):
+    """Even if the network breaks its promise to end in time, an executor is not lost to it."""
     world = World(it=[After(math.inf, obeys=False), 200])
     async with world.open(executors=1, lease_margin_s=5.0) as engine:
         task_id = await submit_one(engine, URL, timeout_s=10.0)
         await until(engine, [task_id], within_s=60)
         assert (await engine.get(task_id)).status is Status.COMPLETED
-        lost, good = await engine.attempts(task_id)
-    assert (lost.result.error_class, lost.counted) == (ErrorClass.LOST, False)
+        cut, good = await engine.attempts(task_id)
+    assert (cut.result.error_class, cut.counted) == (ErrorClass.CRASHED, True)
+    assert cut.result.error == "the call did not end at its timeout"
     assert good.number == 2
     assert [call.how for call in world.net.calls] == ["cut", "answered"]
     assert world.net.calls[0].ended == pytest.approx(15.0, abs=1.5)
 
 
-async def test_a_task_whose_attempts_are_lost_again_and_again_is_given_up(autojump_clock):
-    world = World()
-    async with world.open(lease_margin_s=5.0, recoveries_max=3) as engine:
-        task_id = await submit_one(engine, STUCK, timeout_s=10.0)
-        await until(engine, [task_id], within_s=120)
+async def test_store_trouble_longer_than_the_lease_repeats_no_callback(autojump_clock):
+    """The result waits in its executor; the lease, which could not be renewed, must not count."""
+    world = World(it=[After(1.0)])
+    async with world.open(lease_margin_s=5.0, sweep_interval_s=0.1, store_retry_s=7.0) as engine:
+        task_id = await submit_one(engine, URL, timeout_s=10.0)
+        await trio.sleep(0.5)
+        world.store.down = True
+        await trio.sleep(100)
+        world.store.down = False
+        await until(engine, [task_id], within_s=30)
         task = await engine.get(task_id)
-    assert task.status is Status.FAILED
-    assert "3 attempts in a row were lost" in (task.reason or "")
-    assert len(world.net.calls) == 3
+        await world.check_books([task_id])
+    assert (task.status, task.attempt, task.recoveries) == (Status.COMPLETED, 1, 0)
+    assert len(world.net.calls) == 1
 
 
 # -- trouble below -----------------------------------------------------------------------------

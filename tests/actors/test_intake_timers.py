@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine.actors.executor import InFlight
 from engine.actors.intake import intake
 from engine.actors.mailbox import Inbox
 from engine.actors.timers import pruner, sweeper
@@ -183,8 +184,8 @@ async def test_timers_end_with_the_repository(autojump_clock):
     inbox = Inbox[RepositoryMessage]("repository", 1)
     with trio.fail_after(1000):
         async with trio.open_nursery() as nursery:
-            for timer in (sweeper, pruner):
-                nursery.start_soon(timer, inbox, CONFIG)
+            nursery.start_soon(sweeper, inbox, InFlight(), CONFIG)
+            nursery.start_soon(pruner, inbox, CONFIG)
             await trio.sleep(1)  # the second found no room, and will try again
             (request,) = inbox.receive_nowait()
             request.reply.answer(0)
