@@ -49,6 +49,7 @@ from .errors import (
     NotTakeable,
     QueueEmpty,
     TaskNotFound,
+    WatcherLagged,
 )
 from .messages import Next, QueueMessage, RepositoryMessage, Request
 from .ports.clock import Clock
@@ -113,27 +114,31 @@ class Watch:
     async def receive(self) -> Sequence[Event]:
         """The next events, at least one. Raises ``CursorExpired`` if the events to resume from
         are gone, ``WatcherLagged`` if the caller was too slow, ``EngineStopping`` at the end."""
-        while self._live is None or self.position < self._live.after:
-            if events := await self._missed():
+        while True:
+            if self._live is None or self.position < self._live.after:
+                events = await self._missed()
+            else:
+                # The store may have shown us more than the hub had passed on when it added us.
+                try:
+                    passed_on = await self._live.receive()
+                except WatcherLagged:
+                    raise WatcherLagged(self.position) from None
+                events = [event for event in passed_on if event.seq > self.position]
+                self.position = max(self.position, passed_on[-1].seq)
+            if events:
                 return events
-        events = await self._live.receive()
-        self.position = events[-1].seq
-        return events
 
     async def _missed(self) -> list[Event]:
-        """A page of what was missed. Goes live as soon as the rest is less than a page."""
+        """A page of what was missed. Goes live as soon as the rest is less than a page; what
+        comes between the page and going live is the next page."""
         page_size = self._parts.config.event_page
         page = await self._parts.store.events(self.position, page_size)
         if not page or page[0].seq != self.position + 1:
             await _check_cursor(self._parts.store, self.position)
         if self._live is None and len(page) < page_size:
             self._live = self._parts.hub.add(self._wanted, lasting=self._lasting)
-        if self._live is not None:
-            page = [event for event in page if event.seq <= self._live.after]
         if page:
             self.position = page[-1].seq
-        elif self._live is not None:
-            self.position = max(self.position, self._live.after)
         return [event for event in page if self._wanted.matches(event)]
 
     def close(self) -> None:
