@@ -119,7 +119,7 @@ async def _attempt(kit: ExecutorKit, caller: Caller, task: Task) -> None:
         moved_on = scope.cancelled_caught  # by somebody who has recorded how the attempt ended
         try:
             if not moved_on:
-                await _store(kit, finish)
+                await _store(kit, finish)  # noqa: ASYNC102 - it is its own shield, with a limit
         finally:
             kit.in_flight.leave(task)
 
