@@ -12,13 +12,13 @@ from werkzeug.exceptions import HTTPException
 
 from engine import Engine
 
+from . import stream
 from .metrics import Metrics
 from .problems import Problem
 from .router import Operation, blueprint
 from .routes import finished, tasks, unversioned
 from .routes.operations import description_router, operations_router
 from .settings import WebSettings
-from .stream import server_sent_events, stream
 
 _log = logging.getLogger("ringback.web")
 
@@ -39,12 +39,9 @@ def create_app(
         blueprint(operations(metrics or Metrics()), engine, settings), name="api"
     )
     app.add_websocket(
-        f"{tasks.V1}/tasks/stream", view_func=partial(stream, engine, settings), endpoint="stream"
-    )
-    app.add_url_rule(
-        f"{tasks.V1}/events",
-        view_func=partial(server_sent_events, engine, settings),
-        endpoint="events",
+        f"{tasks.V1}/tasks/stream",
+        view_func=partial(stream.stream, engine, settings),
+        endpoint="stream",
     )
     app.register_error_handler(HTTPException, _http_problem)
     app.register_error_handler(Exception, _unexpected)
@@ -58,6 +55,7 @@ def operations(metrics: Metrics) -> list[Operation]:
         tasks.router,
         finished.router,
         operations_router(metrics),
+        stream.router,
         unversioned.router,
         description_router(lambda: found, version("ringback")),
     )

@@ -16,7 +16,7 @@ from engine.core.rules import rules_of
 
 from .naming import spelled
 from .problems import TYPE_PREFIX
-from .router import Operation
+from .router import EventStream, Operation
 from .structuring import BODY
 
 _PRIMITIVES: Mapping[Any, dict[str, Any]] = {
@@ -35,6 +35,10 @@ _HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
         {"type": "string", "minLength": 1, "maxLength": 255},
     ),
     "Prefer": ("wait=SECONDS, or respond-async (RFC 7240).", {"type": "string"}),
+    "Last-Event-ID": (
+        "Resume after the event with this id; goes before the parameter after.",
+        {"type": "string"},
+    ),
     "If-Match": ("The ETag the task must still have.", {"type": "string"}),
 }
 
@@ -200,6 +204,8 @@ def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
         answer: dict[str, Any] = {"description": HTTPStatus(status).phrase}
         if kind is str:
             answer["content"] = {"text/plain": {"schema": {"type": "string"}}}
+        elif kind is EventStream:
+            answer["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
         elif kind is dict:
             answer["content"] = {"application/json": {"schema": {"type": "object"}}}
         elif kind is not None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import attrs
 import cattrs
 from quart import Blueprint, Response, request
+from quart.wrappers.response import ResponseBody
 from werkzeug.exceptions import HTTPException
 
 from engine import Engine
@@ -44,9 +45,13 @@ class Call:
     given: frozenset[str]  # the names in the body that were given
 
 
+class EventStream:
+    """Stands for an answer that is a stream of server-sent events."""
+
+
 @attrs.frozen(kw_only=True)
 class Reply:
-    """An answer: an attrs object to be shown as JSON, or nothing."""
+    """An answer: an attrs object to be shown as JSON, a text or a stream as it is, or nothing."""
 
     status: int = 200
     body: Any = None
@@ -185,7 +190,8 @@ async def _parse(
 
 
 def _answers_json(operation: Operation) -> bool:
-    return not {None, str}.issuperset(operation.answers.values())  # not a page or metrics
+    others = {None, str, EventStream}  # a page, metrics, a stream
+    return not others.issuperset(operation.answers.values())
 
 
 async def _read_body(most: int) -> bytes:
@@ -244,6 +250,10 @@ def _render(reply: Reply) -> Response:
         empty = Response("", status=reply.status, headers=headers)
         empty.headers.pop("Content-Type", None)
         return empty
+    if isinstance(reply.body, ResponseBody):
+        streamed = Response(reply.body, status=reply.status, headers=headers)
+        streamed.timeout = None
+        return streamed
     text = reply.body if isinstance(reply.body, str) else encode(reply.body) + "\n"
     headers.setdefault("Content-Type", "application/json")
     return Response(text, status=reply.status, headers=headers)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import attrs
 import trio
-from quart import Response, request, websocket
+from quart import websocket
 from quart.wrappers.response import ResponseBody
 
 from engine import Engine, Event, EventFilter, Status, TaskQuery, Watch
@@ -22,8 +22,8 @@ from engine.core.rules import Rule, between
 from engine.errors import CursorExpired, EngineError, EngineStopping, WatcherLagged
 
 from . import strict_json
-from .problems import Problem, invalid, problem_of
-from .router import check_query, encode
+from .problems import invalid
+from .router import Call, EventStream, Reply, Router, encode
 from .schemas import EventsQuery
 from .settings import WebSettings
 from .structuring import BODY, Invalid, structure
@@ -36,6 +36,8 @@ CLOSE_LAGGED = 4008
 CLOSE_EXPIRED = 4010
 
 Goodbye = tuple[int, str]
+
+router = Router("stream", "/api/v1")
 
 
 def _broken_id(value: str) -> str | None:
@@ -168,35 +170,44 @@ def encode_event(event: Event) -> str:
 # -- server-sent events ----------------------------------------------------------------------
 
 
-async def server_sent_events(engine: Engine, settings: WebSettings) -> Response:
-    """The stream as ``text/event-stream``: ``id`` is the ``seq``, ``Last-Event-ID`` resumes."""
-    try:
-        query = check_query(EventsQuery)
-        after = _last_event_id(query)
-        if after is not None:
-            await engine.check_cursor(after)
-        wanted = _sse_filter(query)
-        async with engine.watch(wanted):
-            pass  # raises while a refusal can still be sent: too many watchers, or stopping
-        shown = None
-        if query.snapshot:
-            after, shown = await _snapshot(engine, settings, wanted)
-    except Problem as problem:
-        return problem.response()
-    except EngineError as error:
-        return problem_of(error).response()
-    body = _EventStream(engine, settings.heartbeat_s, wanted, after, shown)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    response = Response(body, headers=headers, content_type="text/event-stream")
-    response.timeout = None
-    return response
+@router.add(
+    "GET",
+    "/events",
+    "Stream changes of status as server-sent events",
+    query=EventsQuery,
+    headers=("Last-Event-ID",),
+    answers={200: EventStream},
+    problems=(400, 410, 503),
+)
+async def server_sent_events(call: Call) -> Reply:
+    """``id`` is the ``seq``; ``Last-Event-ID`` resumes."""
+    engine = call.engine
+    after = _last_event_id(call)
+    if after is not None:
+        await engine.check_cursor(after)
+    wanted = _sse_filter(call.query)
+    async with engine.watch(wanted):
+        pass  # raises while a refusal can still be sent: too many watchers, or stopping
+    shown = None
+    if call.query.snapshot:
+        after, shown = await _snapshot(engine, call.settings, wanted)
+    body = _EventStream(engine, call.settings.heartbeat_s, wanted, after, shown)
+    return Reply(
+        body=body,
+        headers={
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+        },
+    )
 
 
-def _last_event_id(query: EventsQuery) -> int | None:
-    header = request.headers.get("Last-Event-ID", "")
+def _last_event_id(call: Call) -> int | None:
+    header = call.headers.get("Last-Event-ID", "")
     if header.isascii() and header.isdigit() and len(header) < 19:
         return int(header)
-    return query.after
+    after: int | None = call.query.after
+    return after
 
 
 def _sse_filter(query: EventsQuery) -> EventFilter:
