@@ -308,13 +308,17 @@ class Engine:
 
     async def attempts(self, task_id: TaskId) -> list[Attempt]:
         """The task's attempts. Raises ``TaskNotFound``."""
-        await self.get(task_id)
-        return await self._parts.store.attempts(task_id)
+        found = await self._parts.store.attempts(task_id)
+        if not found:
+            await self.get(task_id)
+        return found
 
     async def task_events(self, task_id: TaskId) -> list[Event]:
         """The task's history, as far as it is kept. Raises ``TaskNotFound``."""
-        await self.get(task_id)
-        return await self._parts.store.task_events(task_id)
+        found = await self._parts.store.task_events(task_id)
+        if not found:
+            await self.get(task_id)
+        return found
 
     async def explain(self, task_id: TaskId) -> Explanation:
         """Why the task is not running. Raises ``TaskNotFound``."""

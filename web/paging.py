@@ -9,11 +9,11 @@ from uuid import UUID
 
 import attrs
 
-from engine import Engine, Kept, Status, Task, TaskId, TaskQuery
+from engine import Kept, Status, Task, TaskId, TaskQuery
 
 from .naming import spelled
 from .problems import Problem, bad_request, invalid
-from .router import Reply
+from .router import Call, Reply
 from .schemas import ListQuery
 
 
@@ -64,20 +64,22 @@ def query_of(given: ListQuery, kept: Kept, statuses: frozenset[Status]) -> TaskQ
 
 
 async def page_of(
-    engine: Engine,
-    given: ListQuery,
-    query: TaskQuery,
+    call: Call,
+    kept: Kept,
     *,
     path: str,
     view: Callable[[Task], Any],
     page_type: Callable[..., Any],
-    default_size: int,
+    statuses: frozenset[Status] = frozenset(),
 ) -> Reply:
-    """One page: numbered if ``page`` is given or nothing is; else after ``cursor``."""
+    """One page of what the request's query asks for, among the ``statuses`` of this list: numbered
+    if ``page`` is given or nothing is; else after ``cursor``."""
+    engine, given = call.engine, call.query
+    query = query_of(given, kept, statuses)
     by_cursor = given.cursor is not None or given.limit is not None
     if by_cursor and (given.page is not None or given.size is not None):
         raise invalid([("/cursor", "page and size cannot be mixed with cursor and limit")])
-    size = (given.limit if by_cursor else given.size) or default_size
+    size = (given.limit if by_cursor else given.size) or call.settings.page_size
     number = None if by_cursor else given.page or 1
     offset = 0 if number is None else (number - 1) * size
     found = await engine.list_tasks(query, size + 1, offset)

@@ -16,6 +16,7 @@ from engine import (
     Status,
 )
 from engine.core.rules import HTTP_URL, between, text
+from engine.core.tally import Latency
 from engine.core.task import Json
 
 # -- bodies that come in ---------------------------------------------------------------------
@@ -264,15 +265,6 @@ class ExplanationView:
 
 
 @attrs.frozen(kw_only=True)
-class LatencyView:
-    """Seconds; null as long as nothing was measured."""
-
-    p50_s: float | None
-    p95_s: float | None
-    p99_s: float | None
-
-
-@attrs.frozen(kw_only=True)
 class StatsView:
     """How the engine does."""
 
@@ -283,7 +275,7 @@ class StatsView:
     executors_busy: int
     attempts: int
     attempts_by_outcome: dict[str, int]
-    attempt_latency: LatencyView
+    attempt_latency: Latency
     success_rate: float | None
     late_results: int
     commits: int

@@ -23,7 +23,7 @@ from engine.errors import CursorExpired, EngineError, EngineStopping, WatcherLag
 
 from . import strict_json
 from .problems import invalid
-from .router import Call, EventStream, Reply, Router, encode
+from .router import Call, EventStream, Reply, Router
 from .schemas import EventsQuery
 from .settings import WebSettings
 from .structuring import BODY, Invalid, structure
@@ -160,7 +160,7 @@ async def _snapshot(engine: Engine, settings: WebSettings, wanted: EventFilter) 
 @lru_cache(maxsize=4096)
 def encode_event(event: Event) -> str:
     """An event as JSON, made once for all watchers; absent members are left out."""
-    document = json.loads(encode(event_view(event)))
+    document = BODY.unstructure(event_view(event))
     for name in ("reason", "callbackResult"):
         if document[name] is None:
             del document[name]

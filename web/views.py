@@ -12,7 +12,7 @@ from engine import (
     TaskSpec,
 )
 
-from .schemas import ArchivedTask, EventView, LatencyView, StatsView, TaskState, TaskView
+from .schemas import ArchivedTask, EventView, StatsView, TaskState, TaskView
 
 
 def task_view(task: Task) -> TaskView:
@@ -99,11 +99,7 @@ def stats_view(stats: Stats) -> StatsView:
         executors_busy=stats.executors_busy,
         attempts=attempts.total,
         attempts_by_outcome=attempts.by_outcome,
-        attempt_latency=LatencyView(
-            p50_s=attempts.latency.p50_s,
-            p95_s=attempts.latency.p95_s,
-            p99_s=attempts.latency.p99_s,
-        ),
+        attempt_latency=attempts.latency,
         success_rate=attempts.success_rate,
         late_results=stats.late_results,
         commits=stats.commits,

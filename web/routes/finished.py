@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine import Kept, Status, TaskQuery
 from engine.errors import IllegalTransition, TaskNotFound
-from web.paging import page_of, query_of, task_id_of
+from web.paging import page_of, task_id_of
 from web.problems import invalid
 from web.router import Call, Reply, Router
 from web.schemas import ArchivedTask, ArchivePage, ListQuery, RedriveFilter, Redriven, TaskPage
@@ -25,13 +25,11 @@ router = Router("finished tasks", V1)
 )
 async def archive(call: Call) -> Reply:
     return await page_of(
-        call.engine,
-        call.query,
-        query_of(call.query, Kept.ARCHIVE, frozenset()),
+        call,
+        Kept.ARCHIVE,
         path=f"{V1}/archive",
         view=archived_view,
         page_type=ArchivePage,
-        default_size=call.settings.page_size,
     )
 
 
@@ -61,13 +59,12 @@ async def dead_letters(call: Call) -> Reply:
     if call.query.status not in (None, Status.FAILED):
         raise invalid([("/status", f"must be {Status.FAILED} or left out: no other task is here")])
     return await page_of(
-        call.engine,
-        call.query,
-        query_of(call.query, Kept.LIVE, frozenset({Status.FAILED})),
+        call,
+        Kept.LIVE,
         path=f"{V1}/dead-letters",
         view=task_view,
         page_type=TaskPage,
-        default_size=call.settings.page_size,
+        statuses=frozenset({Status.FAILED}),
     )
 
 

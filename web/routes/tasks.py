@@ -12,7 +12,7 @@ from engine.core.lifecycle import ENDED
 from engine.core.rules import Path
 from engine.errors import InvalidTask
 from web.naming import camel
-from web.paging import if_match, page_of, query_of, task_id_of
+from web.paging import if_match, page_of, task_id_of
 from web.prefer import wait_s
 from web.problems import bad_request, invalid
 from web.router import Call, Reply, Router
@@ -225,13 +225,11 @@ async def release(call: Call) -> Reply:
 )
 async def list_tasks(call: Call) -> Reply:
     return await page_of(
-        call.engine,
-        call.query,
-        query_of(call.query, Kept.ANYWHERE, frozenset()),
+        call,
+        Kept.ANYWHERE,
         path=f"{V1}/tasks",
         view=task_view,
         page_type=TaskPage,
-        default_size=call.settings.page_size,
     )
 
 

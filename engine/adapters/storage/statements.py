@@ -187,23 +187,18 @@ def oldest_events(limit: int) -> sa.Select[Any]:
 @lru_cache(maxsize=64)
 def old_archived(limit: int) -> sa.Select[Any]:
     """Archived tasks that have been there for long."""
-    return (
-        sa.select(archive.c.id, archive.c.status)
-        .where(archive.c.archived_at < bindparam("before"))
-        .order_by(archive.c.archived_at, archive.c.id)
-        .limit(limit)
-    )
+    return _ended_before(archive, archive.c.archived_at, limit)
 
 
 @lru_cache(maxsize=64)
 def old_ended(limit: int) -> sa.Select[Any]:
     """Live tasks that ended long ago: given up, and nobody asked for another round."""
-    return (
-        sa.select(task.c.id, task.c.status)
-        .where(task.c.completed_at < bindparam("before"))
-        .order_by(task.c.completed_at, task.c.id)
-        .limit(limit)
-    )
+    return _ended_before(task, task.c.completed_at, limit)
+
+
+def _ended_before(table: sa.Table, moment: sa.Column[Any], limit: int) -> sa.Select[Any]:
+    old = sa.select(table.c.id, table.c.status).where(moment < bindparam("before"))
+    return old.order_by(moment, table.c.id).limit(limit)
 
 
 @lru_cache(maxsize=64)
