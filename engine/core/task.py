@@ -69,6 +69,7 @@ class ErrorClass(enum.StrEnum):
     HTTP_STATUS = "http_status"
     REDIRECT = "redirect"
     DNS = "dns"
+    EGRESS_DENIED = "egress_denied"  # the address is one we may not connect to
     REFUSED = "refused"
     TLS = "tls"
     CONNECT_TIMEOUT = "connect_timeout"
