@@ -13,7 +13,16 @@ from typing import Final
 import click
 import trio
 
-from benchmarks import api_latency, depth, end_to_end, executors, queue_latency
+from benchmarks import (
+    api_latency,
+    cancel_leak,
+    dead_host,
+    depth,
+    end_to_end,
+    executors,
+    queue_latency,
+    transport,
+)
 from benchmarks.load import CutOffError
 from benchmarks.report import Figure, print_table, write_json
 from benchmarks.stack import StartError
@@ -26,6 +35,9 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "queue-latency": queue_latency.measure,
     "end-to-end": end_to_end.measure,
     "depth": depth.measure,
+    "dead-host": dead_host.measure,
+    "transport": transport.measure,
+    "cancel-leak": cancel_leak.measure,
 }
 
 

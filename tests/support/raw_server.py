@@ -46,15 +46,22 @@ class Connection:
         self._server.seen.append(seen)
         return seen
 
+    async def part(self) -> bytes:
+        """What comes in next, whatever it is; ``b""`` if the client has closed."""
+        return bytes(await self._stream.receive_some())
+
     async def send(self, data: bytes) -> None:
         await self._stream.send_all(data)
 
     async def reset(self) -> None:
         """Close with RST instead of FIN."""
-        assert isinstance(self._stream, trio.SocketStream)
+        stream = self._stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        assert isinstance(stream, trio.SocketStream)
         linger = (1).to_bytes(4, "little") + (0).to_bytes(4, "little")
-        self._stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger)
-        await self._stream.aclose()
+        stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger)
+        await stream.aclose()
 
     async def _more(self) -> bool:
         data = await self._stream.receive_some()
