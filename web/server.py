@@ -7,7 +7,8 @@ there is a limit to their number, and stopping means draining.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import trio
@@ -23,23 +24,43 @@ from .settings import ServerConfig
 logger = logging.getLogger("ringback.server")
 
 
+@asynccontextmanager
+async def open_listeners(config: ServerConfig) -> AsyncIterator[list[trio.SocketListener]]:
+    """Listen, so that our own addresses are known before anything is served: who connects already
+    now waits. Raises ``OSError`` if the port cannot be had."""
+    listeners = await trio.open_tcp_listeners(config.port, host=config.host, backlog=config.backlog)
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+
+
+def addresses_of(listeners: Iterable[trio.SocketListener]) -> list[tuple[str, int]]:
+    """The address and port of each."""
+    names = [listener.socket.getsockname() for listener in listeners]
+    return [(str(name[0]), int(name[1])) for name in names]
+
+
 async def serve(
     app: ASGIFramework,
     config: ServerConfig,
     *,
+    listeners: Sequence[trio.SocketListener] = (),
     shutdown_trigger: Callable[[], Awaitable[object]],
     cut_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` and report its URLs. When ``shutdown_trigger`` returns, drain: listeners close
     first, idle connections and websockets (1001) next, and requests in progress get ``grace_s``.
-    When ``cut_trigger`` returns, nothing is waited for any more.
+    When ``cut_trigger`` returns, nothing is waited for any more. Without ``listeners`` it opens
+    its own.
     """
     server = _Server(app, config)
     shared = server.shared
-    # Outside of the nursery, so that "address already in use" arrives unwrapped.
-    listeners = await trio.open_tcp_listeners(config.port, host=config.host, backlog=config.backlog)
-    try:
+    async with AsyncExitStack() as opened:
+        # Outside of the nursery, so that "address already in use" arrives unwrapped.
+        listeners = listeners or await opened.enter_async_context(open_listeners(config))
         lifespan = Lifespan(shared.app, shared.settings, shared.state)
         async with trio.open_nursery() as nursery:
             await nursery.start(lifespan.handle_lifespan)
@@ -48,9 +69,6 @@ async def serve(
             await server.run(listeners, shutdown_trigger, cut_trigger)
             await lifespan.wait_for_shutdown()
             nursery.cancel_scope.cancel(reason="the server has stopped")
-    finally:
-        for listener in listeners:
-            listener.socket.close()
 
 
 class _Server:
@@ -71,7 +89,7 @@ class _Server:
 
     async def run(
         self,
-        listeners: list[trio.SocketListener],
+        listeners: Sequence[trio.SocketListener],
         shutdown_trigger: Callable[[], Awaitable[object]],
         cut_trigger: Callable[[], Awaitable[object]],
     ) -> None:
@@ -87,7 +105,7 @@ class _Server:
     async def _serve_until(
         self,
         shutdown_trigger: Callable[[], Awaitable[object]],
-        listeners: list[trio.SocketListener],
+        listeners: Sequence[trio.SocketListener],
         scope: trio.CancelScope,
     ) -> None:
         capped = [_CappedListener(listener, self.room) for listener in listeners]

@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
 
 import attrs
+
+from .url_rules import URL_MAX, broken_url
 
 Path = tuple[str | int, ...]
 
@@ -96,7 +97,8 @@ _OWN_PREFIXES = ("webhook-", "x-task-", "proxy-")
 def _broken_header(name: str, value: str) -> str | None:
     lower = name.lower()
     if not _TOKEN.fullmatch(name) or len(name) > 100:
-        return f"{name[:100]!r} is not a header name"
+        # Not shown: who writes a whole header there shows us its value, too.
+        return 'has a name that is not a header name: write {"X-Name": "value"}'
     if lower in _OWN_HEADERS or lower.startswith(_OWN_PREFIXES):
         return f"{name!r} is set by the engine and cannot be overridden"
     if not _HEADER_VALUE.fullmatch(value) or len(value) > 4096:
@@ -117,35 +119,7 @@ HEADERS = Rule(
     {"maxProperties": 20, "additionalProperties": {"type": "string", "maxLength": 4096}},
 )
 
-_URL_CHARACTERS = re.compile(r"[!-\[\]-~]+")  # visible ASCII without the backslash
-
-
-def _broken_url(value: str) -> str | None:
-    if not 1 <= len(value) <= 2048:
-        return f"must have 1 to 2048 characters, not {len(value)}"
-    if not _URL_CHARACTERS.fullmatch(value):
-        return "must be ASCII without blanks, backslashes or control characters"
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError as error:
-        return f"is not a URL: {error}"
-    if parts.scheme not in ("http", "https"):
-        return "must begin with http:// or https://"
-    if not parts.hostname or any(
-        not label for label in parts.hostname.removesuffix(".").split(".")
-    ):
-        return "must name a host"
-    if parts.username is not None or parts.password is not None:
-        return "must not carry a user name or password"
-    if len(parts.hostname) > 253 or any(len(label) > 63 for label in parts.hostname.split(".")):
-        return "has a host name that is too long"
-    if port == 0:
-        return "must have a port from 1 to 65535"
-    return None
-
-
-HTTP_URL = Rule(_broken_url, {"format": "uri", "minLength": 1, "maxLength": 2048})
+HTTP_URL = Rule(broken_url, {"format": "uri", "minLength": 1, "maxLength": URL_MAX})
 
 
 def rules_of(annotation: Any) -> tuple[Rule, ...]:

@@ -195,8 +195,13 @@ async def serving(app: Any = None, **limits: Any) -> AsyncIterator[Running]:
     config = ServerConfig(port=0, **{"keep_alive_s": 0.5, "grace_s": 0.5} | limits)
 
     async def run(task_status: trio.TaskStatus[list[str]]) -> None:
-        triggers = {"shutdown_trigger": stop.wait, "cut_trigger": cut.wait}
-        await serve(app or quart_app(), config, **triggers, task_status=task_status)
+        await serve(
+            app or quart_app(),
+            config,
+            shutdown_trigger=stop.wait,
+            cut_trigger=cut.wait,
+            task_status=task_status,
+        )
         stopped.set()
 
     async with trio.open_nursery() as nursery:
