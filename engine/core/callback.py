@@ -1,19 +1,22 @@
 """The request a callback gets, as bytes.
 
 Headers follow Standard Webhooks: ``webhook-id`` is the task's id and the same on every attempt, so
-that a receiver can deduplicate. The signature over ``id.timestamp.body`` belongs at the end of
-``build_request``, where the exact bytes are known.
+that a receiver can deduplicate. ``webhook-signature`` is made last, when the exact bytes of the
+body are known.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import attrs
 
-from .task import Method, Task
+from engine.secret import Secret
+
+from .signing import signature
+from .task import Method, Task, names_of
 from .times import rfc3339
 
 _WITHOUT_BODY = frozenset({Method.GET, Method.DELETE})
@@ -25,14 +28,19 @@ class CallbackRequest:
 
     method: str
     url: str
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = attrs.field(repr=names_of)
+    body: bytes = attrs.field(repr=False)
     timeout_s: float
 
 
-def build_request(task: Task, now: datetime, span_id: str, user_agent: str) -> CallbackRequest:
-    """The request for the attempt that ``task`` is in. ``span_id`` is 16 hexadecimal digits; the
-    trace id is the task's id, so that all attempts share one trace (W3C Trace Context §3.2)."""
+def build_request(
+    task: Task, now: datetime, span_id: str, user_agent: str, *, secrets: Sequence[Secret]
+) -> CallbackRequest:
+    """The request for the attempt that ``task`` is in, signed unless there are no ``secrets``.
+
+    ``span_id`` is 16 hexadecimal digits; the trace id is the task's id, so that all attempts share
+    one trace (W3C Trace Context §3.2).
+    """
     spec = task.spec
     headers = {
         **spec.headers,
@@ -43,12 +51,16 @@ def build_request(task: Task, now: datetime, span_id: str, user_agent: str) -> C
         "Idempotency-Key": task.id,
         "X-Task-Attempt": str(task.attempt),
         "X-Task-Max-Attempts": str(spec.retry_policy.max_attempts),
+        "X-Task-Hops": str(spec.hops + 1),
         "traceparent": f"00-{task.id.replace('-', '')}-{span_id}-01",
     }
     body = b""
     if spec.method not in _WITHOUT_BODY:
         headers["Content-Type"] = "application/json"
         body = _body(task, now)
+    if secrets:
+        timestamp = headers["webhook-timestamp"]
+        headers["webhook-signature"] = signature(task.id, timestamp, body, secrets)
     return CallbackRequest(
         method=spec.method,
         url=spec.callback_url,

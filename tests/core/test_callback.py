@@ -22,7 +22,7 @@ def build(**fields: Any) -> CallbackRequest:
         id=TASK_ID, spec=TaskSpec(**described), status=Status.PROCESSING, version=1,
         created_at=NOW - timedelta(hours=1), updated_at=NOW, due_at=NOW, rank=0, attempt=2,
     )  # fmt: skip
-    return build_request(task, NOW, "00f067aa0ba902b7", "Ringback/1.0")
+    return build_request(task, NOW, "00f067aa0ba902b7", "Ringback/1.0", secrets=())
 
 
 def test_the_body_says_what_is_to_be_done() -> None:
@@ -47,8 +47,13 @@ def test_the_headers_are_complete() -> None:
         "Idempotency-Key": TASK_ID,
         "X-Task-Attempt": "2",
         "X-Task-Max-Attempts": "7",
+        "X-Task-Hops": "1",
         "traceparent": "00-019b7d2e1c0070008000000000000001-00f067aa0ba902b7-01",
     }
+
+
+def test_a_callback_carries_one_hop_more_than_its_task_has() -> None:
+    assert build(hops=5).headers["X-Task-Hops"] == "6"
 
 
 def test_headers_of_the_task_go_along_but_cannot_replace_ours() -> None:
