@@ -8,13 +8,15 @@ because deploys cause them.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
+from functools import cached_property
 from types import MappingProxyType
 
 import attrs
 
+from .http_date import parse_http_date
 from .task import CallbackResult, ErrorClass
 
 PERMANENT = frozenset({400, 405, 406, 410, 411, 413, 414, 415, 422, 501, 505})
@@ -51,6 +53,28 @@ class Answer:
     error_class: ErrorClass | None = None
     error: str | None = None
 
+    @cached_property
+    def result(self) -> CallbackResult:
+        """What of it is kept. The body is read as UTF-8; bad bytes and NUL are shown as U+FFFD,
+        because no store could keep them. Made once: the task and its attempt log share it."""
+        error_class, error = self.error_class, self.error
+        if error_class is None and classify(self) is not Verdict.SUCCESS:
+            status = self.status_code or 0
+            error_class = ErrorClass.REDIRECT if 300 <= status <= 399 else ErrorClass.HTTP_STATUS
+            error = f"the callback answered {status}"
+            if error_class is ErrorClass.REDIRECT:
+                error += "; redirects are not followed"
+        body = None
+        if self.status_code is not None:
+            body = self.body.decode("utf-8", "replace").replace("\x00", "\ufffd")
+        return CallbackResult(
+            status_code=self.status_code,
+            body=body,
+            truncated=self.truncated,
+            error_class=error_class,
+            error=error,
+        )
+
 
 def classify(answer: Answer) -> Verdict:
     """The verdict on an answer."""
@@ -65,41 +89,20 @@ def classify(answer: Answer) -> Verdict:
 
 
 def result_of(answer: Answer) -> CallbackResult:
-    """The answer as it is kept with the task. The body is read as UTF-8; bad bytes and NUL are
-    shown as U+FFFD, because no store could keep them."""
-    error_class, error = answer.error_class, answer.error
-    if error_class is None and classify(answer) is not Verdict.SUCCESS:
-        status = answer.status_code or 0
-        error_class = ErrorClass.REDIRECT if 300 <= status <= 399 else ErrorClass.HTTP_STATUS
-        error = f"the callback answered {status}"
-        if error_class is ErrorClass.REDIRECT:
-            error += "; redirects are not followed"
-    body = None
-    if answer.status_code is not None:
-        body = answer.body.decode("utf-8", "replace").replace("\x00", "\ufffd")
-    return CallbackResult(
-        status_code=answer.status_code,
-        body=body,
-        truncated=answer.truncated,
-        error_class=error_class,
-        error=error,
-    )
+    """The answer as it is kept with the task."""
+    return answer.result
+
+
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")  # the grammar has no fractions, some callees do
 
 
 def retry_after_s(answer: Answer, now: datetime) -> float | None:
-    """Seconds the callee asks us to wait (RFC 9110 §10.2.3: seconds or a date), or ``None``.
-    After our own fault, what we need ourselves."""
+    """Seconds the callee asks us to wait (RFC 9110 §10.2.3: seconds or a date), or ``None`` if it
+    does not ask or asks for nonsense. After our own fault, what we need ourselves."""
     if answer.error_class is not None and answer.error_class in UNCOUNTED_PAUSE_S:
         return UNCOUNTED_PAUSE_S[answer.error_class]
     value = answer.headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:12])
-    if not value:
-        return None
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, IndexError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
+    if _SECONDS.fullmatch(value):
+        return float(value[:12])  # whatever is longer is capped anyway
+    moment = parse_http_date(value, now)
+    return None if moment is None else max(0.0, (moment - now).total_seconds())
