@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import version
 
@@ -13,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from engine import Engine
 
 from . import stream
+from .door import Door
 from .metrics import Metrics
 from .problems import Problem
 from .router import Operation, blueprint
@@ -26,18 +28,21 @@ _KINDS = {400: "invalid-request", 404: "not-found", 405: "method-not-allowed", 4
 
 
 def create_app(
-    engine: Engine, settings: WebSettings | None = None, metrics: Metrics | None = None
+    engine: Engine,
+    settings: WebSettings | None = None,
+    metrics: Metrics | None = None,
+    own_names: Iterable[str] = (),
 ) -> QuartTrio:
-    """The app. ``metrics`` should be told of the engine's attempts (``open_engine``)."""
+    """The app. ``metrics`` should be told of the engine's attempts (``open_engine``);
+    ``own_names`` are names under which clients reach it, beside those in the settings."""
     settings = settings or WebSettings()
     app = QuartTrio("ringback", static_folder=None)
     app.url_map.merge_slashes = False  # an API does not redirect
     app.config["MAX_CONTENT_LENGTH"] = settings.batch_bytes_max
     app.config["BODY_TIMEOUT"] = None  # so is the time a body may take
     app.config["RESPONSE_TIMEOUT"] = None  # sends are bounded in server.py
-    app.register_blueprint(
-        blueprint(operations(metrics or Metrics()), engine, settings), name="api"
-    )
+    offered = operations(metrics or Metrics())
+    app.register_blueprint(blueprint(offered, engine, settings), name="api")
     app.add_websocket(
         f"{tasks.V1}/tasks/stream",
         view_func=partial(stream.stream, engine, settings),
@@ -45,6 +50,7 @@ def create_app(
     )
     app.register_error_handler(HTTPException, _http_problem)
     app.register_error_handler(Exception, _unexpected)
+    app.asgi_app = Door(app.asgi_app, settings, offered, own_names)  # type: ignore[method-assign]
     return app
 
 

@@ -13,7 +13,9 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import attrs
 
 from engine.core.rules import rules_of
+from engine.core.task import HOPS_MAX, NOT_IN_BODIES
 
+from .auth import Scope
 from .naming import spelled
 from .problems import TYPE_PREFIX
 from .router import EventStream, Operation
@@ -33,6 +35,10 @@ _HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "Idempotency-Key": (
         "The same key with the same body gives the first answer again, for 24 hours.",
         {"type": "string", "minLength": 1, "maxLength": 255},
+    ),
+    "X-Task-Hops": (
+        f"As the callback that led to this request carried it; at most {HOPS_MAX}.",
+        {"type": "integer", "minimum": 0, "maximum": HOPS_MAX},
     ),
     "Prefer": ("wait=SECONDS, or respond-async (RFC 7240).", {"type": "string"}),
     "Last-Event-ID": (
@@ -63,6 +69,19 @@ _PROBLEM = {
         "allowed": {"type": "array", "items": {"type": "string"}},
         "currentVersion": {"type": "integer"},
     },
+}
+
+
+_SECURITY = {
+    "apiKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "rbk_ID_SECRET",
+        "description": "An API key, as `ringback keys new` makes them. Each operation names the "
+        f"scope that it needs; {' < '.join(scope.spelled for scope in Scope if scope)}, and each "
+        "includes those before it. A server that has no keys, which it can only do on loopback "
+        "unless it is told that this is meant, takes requests without one.",
+    }
 }
 
 
@@ -104,6 +123,8 @@ class _Schemas:
         properties: dict[str, Any] = {}
         required: list[str] = []
         for field in attrs.fields(cls):
+            if NOT_IN_BODIES in field.metadata:
+                continue
             schema = self.of(hints[field.name])
             if field.default is attrs.NOTHING:
                 required.append(spelled(field.name))
@@ -137,7 +158,7 @@ def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
             "description": "A task engine that works by HTTP callback.",
         },
         "paths": paths,
-        "components": {"schemas": schemas.components},
+        "components": {"schemas": schemas.components, "securitySchemes": _SECURITY},
     }
 
 
@@ -148,6 +169,8 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
         "tags": [operation.tag],
         "parameters": [*_path_parameters(operation), *_others(operation, schemas)],
         "responses": _responses(operation, schemas),
+        # Either a key with this scope, or none at all, as a server without keys wants none.
+        "security": [{"apiKey": [operation.needs.spelled]}, {}] if operation.needs else [],
     }
     if operation.body is not None:
         result["requestBody"] = {
@@ -198,6 +221,15 @@ def _without_none(kind: Any) -> Any:
     return kind
 
 
+def _door_problems(operation: Operation) -> Iterable[int]:
+    """What any operation like this may be refused for before it is looked at."""
+    yield from (400, 421)
+    if operation.needs:
+        yield from (401, 403, 429)
+    if operation.method != "GET":
+        yield 415
+
+
 def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, kind in operation.answers.items():
@@ -212,6 +244,6 @@ def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
             answer["content"] = {"application/json": {"schema": schemas.of(kind)}}
         responses[str(status)] = answer
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for status in operation.problems:
+    for status in sorted({*operation.problems, *_door_problems(operation)}):
         responses[str(status)] = {"description": HTTPStatus(status).phrase, "content": problem}
     return responses

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 from quart import Response
 
+from engine.core.redact import masked
 from engine.errors import (
     ClaimLost,
     CursorExpired,
@@ -68,10 +69,14 @@ class Problem(Exception):
             document["errors"] = [attrs.asdict(error) for error in self.errors]
         return document | dict(self.extra)
 
+    def text(self) -> str:
+        """The body of the answer. It repeats words of the request; people paste keys anywhere."""
+        return masked(json.dumps(self.document(), ensure_ascii=False)) + "\n"
+
     def response(self) -> Response:
         """The HTTP answer."""
         return Response(
-            json.dumps(self.document(), ensure_ascii=False) + "\n",
+            self.text(),
             status=self.status,
             headers=dict(self.headers),
             content_type="application/problem+json",

@@ -21,6 +21,7 @@ from engine import Engine
 from engine.errors import EngineError
 
 from . import strict_json
+from .auth import KEY, VISITOR, ApiKey, Scope, authorise
 from .problems import Problem, bad_request, invalid, problem_of
 from .settings import WebSettings
 from .structuring import BODY, QUERY, Invalid, structure
@@ -41,6 +42,7 @@ class Call:
     body: Any
     raw_body: bytes
     headers: Mapping[str, str]
+    key_id: str  # of the API key, or nothing
     url: str
     given: frozenset[str]  # the names in the body that were given
 
@@ -70,6 +72,7 @@ class Operation:
     handler: Handler
     summary: str
     tag: str
+    needs: Scope
     body: type | None
     body_required: bool
     large_body: bool  # whether the limit for batches holds, not that for plain bodies
@@ -94,6 +97,7 @@ class Router:
         summary: str,
         *,
         answers: Mapping[int, type | None],
+        needs: Scope | None = None,
         body: type | None = None,
         body_required: bool = True,
         large_body: bool = False,
@@ -101,7 +105,9 @@ class Router:
         headers: tuple[str, ...] = (),
         problems: tuple[int, ...] = (),
     ) -> Callable[[Handler], Handler]:
-        """Declare the operation that the decorated function carries out."""
+        """Declare the operation that the decorated function carries out. What an API key needs
+        for it is, if not said, to read for GET and to write for others."""
+        by_method = Scope.READ if method == "GET" else Scope.WRITE
 
         def keep(handler: Handler) -> Handler:
             self.operations.append(
@@ -111,6 +117,7 @@ class Router:
                     handler=handler,
                     summary=summary,
                     tag=self._tag,
+                    needs=by_method if needs is None else needs,
                     body=body,
                     body_required=body_required,
                     large_body=large_body,
@@ -143,6 +150,7 @@ def _view(
 ) -> Callable[..., Awaitable[Response]]:
     async def view(**path: str) -> Response:
         try:
+            authorise(_key(), operation.needs)
             call = await _parse(operation, engine, settings, path)
             return _render(await operation.handler(call))
         except Problem as problem:
@@ -175,6 +183,8 @@ async def _parse(
             document = _load(raw, settings)
             given = frozenset(document) if isinstance(document, dict) else frozenset()
             body = _structured(BODY, document, operation.body)
+    elif operation.method != "GET":
+        _check_unread_body()
     query = check_query(operation.query) if operation.query is not None else None
     return Call(
         engine=engine,
@@ -184,9 +194,15 @@ async def _parse(
         body=body,
         raw_body=raw,
         headers=cast("Mapping[str, str]", request.headers),  # reads names in any case
+        key_id=_key().id,
         url=request.full_path.rstrip("?"),
         given=given,
     )
+
+
+def _key() -> ApiKey:
+    """Whose request this is, as the door has found out; without a door nobody's."""
+    return cast("ApiKey", request.scope.get(KEY, VISITOR))
 
 
 def _answers_json(operation: Operation) -> bool:
@@ -211,13 +227,27 @@ async def _read_body(most: int) -> bytes:
     return raw
 
 
-def _load(raw: bytes, settings: WebSettings) -> Any:
-    if (request.mimetype or "") != "application/json":
+def _check_media_type() -> None:
+    """JSON is UTF-8 (RFC 8259 §8.1): what names another charset would be read wrongly."""
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if request.mimetype != "application/json" or charset not in ("utf-8", "utf8"):
         raise Problem(
             status=415,
             kind="unsupported-media-type",
-            detail="send the body with Content-Type: application/json",
+            detail="send the body with Content-Type: application/json, in UTF-8",
         )
+
+
+def _check_unread_body() -> None:
+    """For operations without a body: many clients send ``{}`` along, which does no harm, but what
+    is not said to be JSON was meant for somebody else. It may also be empty, and chunked."""
+    chunked_and_typed = request.mimetype and request.headers.get("Transfer-Encoding")
+    if request.content_length or chunked_and_typed:
+        _check_media_type()
+
+
+def _load(raw: bytes, settings: WebSettings) -> Any:
+    _check_media_type()
     try:
         return strict_json.loads(raw, settings.json_depth_max)
     except strict_json.BadJson as error:

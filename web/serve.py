@@ -10,10 +10,11 @@ import attrs
 import trio
 
 from engine import Engine, EngineConfig, open_engine
+from engine.core.redact import masked
 
 from .app import create_app
 from .metrics import Metrics
-from .server import serve
+from .server import addresses_of, open_listeners, serve
 from .settings import ServerConfig, WebSettings
 from .signals import StopSignals
 
@@ -26,7 +27,7 @@ _FEWEST_CONNECTIONS = 10
 class ServeOptions:
     """Everything ``ringback serve`` needs."""
 
-    database: str = "sqlite:///ringback.db"
+    database: str = attrs.field(default="sqlite:///ringback.db", repr=lambda url: repr(masked(url)))
     engine: EngineConfig = attrs.field(factory=EngineConfig)
     server: ServerConfig = attrs.field(factory=ServerConfig)
     web: WebSettings = attrs.field(factory=WebSettings)
@@ -65,17 +66,25 @@ async def run_server(options: ServeOptions, on_ready: Callable[[list[str]], None
     metrics = Metrics()
     async with trio.open_nursery() as outermost:
         await outermost.start(signals.watch)
-        async with open_engine(
-            options.engine, database=options.database, observe_attempt=metrics.observe
-        ) as engine:
+        async with (
+            # First, because the engine must know where no callback may go: to ourselves.
+            open_listeners(options.server) as listeners,
+            open_engine(
+                options.engine,
+                database=options.database,
+                observe_attempt=metrics.observe,
+                own_listeners=addresses_of(listeners),
+            ) as engine,
+        ):
             # It only tells the engine to stop, which is harmless after the end.
             outermost.start_soon(_stop_engine, engine, signals)  # noqa: ASYNC111
             async with trio.open_nursery() as serving:
                 urls: list[str] = await serving.start(
                     partial(
                         serve,
-                        create_app(engine, options.web, metrics),
+                        create_app(engine, options.web, metrics, [options.server.host]),
                         options.server,
+                        listeners=listeners,
                         shutdown_trigger=signals.first.wait,
                         cut_trigger=signals.second.wait,
                     )

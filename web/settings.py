@@ -6,14 +6,50 @@ from typing import Any
 
 import attrs
 
+from .auth import Keyring, parse_keys
+from .hosts import parse_hosts, parse_origins
+
 
 def _limit(default: float, doc: str) -> Any:
     return attrs.field(default=default, validator=attrs.validators.gt(0), metadata={"doc": doc})
 
 
+def _at_will(default: float, doc: str) -> Any:
+    return attrs.field(default=default, validator=attrs.validators.ge(0), metadata={"doc": doc})
+
+
 @attrs.frozen(kw_only=True)
 class WebSettings:
-    """Limits of the API and the stream."""
+    """Who may use the API, and its limits and those of the stream."""
+
+    api_keys: Keyring = attrs.field(
+        default=Keyring(),
+        converter=parse_keys,
+        metadata={
+            "doc": "entries ID:SCOPE:HASH of the keys that may use the API; commas between them",
+            "default": "none: who can connect may do everything",
+            "file": True,
+        },
+    )
+    key_requests_per_second: float = _at_will(
+        0.0, "requests a second of one API key; 0 is no limit"
+    )
+    allowed_hosts: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=parse_hosts,
+        metadata={
+            "doc": "names of this server, as clients call it; .example.com also for all names below",
+            "default": "`localhost`, `--host`, the machine's name and all addresses",
+        },
+    )
+    allowed_origins: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=parse_origins,
+        metadata={
+            "doc": "pages from elsewhere that may use the API, as https://admin.example.com",
+            "default": "none",
+        },
+    )
 
     body_bytes_max: int = _limit(1024 * 1024, "bytes of a request's body")
     batch_bytes_max: int = _limit(16 * 1024 * 1024, "bytes of a batch's body")

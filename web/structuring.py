@@ -20,6 +20,7 @@ from engine import (
     Status,
 )
 from engine.core.rules import rules_of
+from engine.core.task import NOT_IN_BODIES
 from engine.core.times import parse_rfc3339, rfc3339
 
 from .naming import pointer, spelled
@@ -104,7 +105,10 @@ def _is_list(kind: Any) -> bool:
 
 
 def _spellings(cls: Any) -> dict[str, Any]:
-    return {field.name: override(rename=spelled(field.name)) for field in attrs.fields(cls)}
+    return {
+        field.name: override(rename=spelled(field.name), omit=field.metadata.get(NOT_IN_BODIES))
+        for field in attrs.fields(cls)
+    }
 
 
 def _parsed(kind: type, wanted: str) -> Callable[[Any, Any], Any]:

@@ -29,6 +29,7 @@ from engine.ports.callback_net import CallbackNet
 from engine.ports.store import StoreOpener
 from tests.support.builders import NOW
 from tests.support.fakes import ScriptedNet
+from tests.support.secrets import PLANTED
 from web.app import create_app, operations
 from web.metrics import Metrics
 from web.openapi import document
@@ -158,6 +159,7 @@ class Api:
         answer = Answer(response.status_code, response.headers, raw)
         assert "Traceback" not in answer.text
         assert 'File "' not in answer.text
+        assert PLANTED not in answer.text
         if documented:
             check_answer(method, path.partition("?")[0], body, answer)
         return answer
@@ -182,7 +184,7 @@ class Api:
 
     async def create(self, name: str = "invoice", **fields: Any) -> str:
         """A task; its id."""
-        body = {"name": name, "callbackUrl": HOOK, **fields}
+        body = {"name": name, "callbackUrl": HOOK, "headers": {"X-Planted": PLANTED}, **fields}
         answer = await self.post(f"{V1}/tasks", body)
         assert answer.status == 201, answer.text
         return str(answer.json["taskId"])
@@ -235,11 +237,13 @@ class Api:
             client.leave()
 
     @asynccontextmanager
-    async def websocket(self, path: str = f"{V1}/tasks/stream") -> AsyncIterator[Websocket]:
+    async def websocket(
+        self, path: str = f"{V1}/tasks/stream", **headers: str
+    ) -> AsyncIterator[Websocket]:
         """A websocket; at the end of the block the client leaves."""
         client = Websocket()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.run, self.app, path)
+            nursery.start_soon(client.run, self.app, path, _spelled(headers))
             await client.opened.wait()
             yield client
             client.leave()
@@ -279,14 +283,16 @@ class Websocket:
 
     def __init__(self) -> None:
         self.opened = trio.Event()
+        self.refusal = Answer(0, Headers(), b"")  # to the handshake
         self._to_app, self._app_receive = trio.open_memory_channel[dict[str, Any]](10)
         self._app_send, self._from_app = trio.open_memory_channel[dict[str, Any]](0)
 
-    async def run(self, app: QuartTrio, path: str) -> None:
+    async def run(self, app: QuartTrio, path: str, headers: Mapping[str, str]) -> None:
         """The server's side."""
+        named = {"host": "localhost", **{k.lower(): v for k, v in headers.items()}}
         scope: Any = {
             **_scope("websocket", path),
-            "headers": [(b"host", b"localhost")],
+            "headers": [(k.encode(), v.encode("latin-1")) for k, v in named.items()],
             "subprotocols": [],
             "extensions": {"websocket.http.response": {}},
         }
@@ -297,6 +303,11 @@ class Websocket:
     async def _send(self, event: Any) -> None:
         if event["type"] == "websocket.accept":
             self.opened.set()
+        elif event["type"] == "websocket.http.response.start":
+            headers = Headers([(k.decode(), v.decode()) for k, v in event["headers"]])
+            self.refusal = Answer(event["status"], headers, b"")
+        elif event["type"] == "websocket.http.response.body":
+            self.refusal = attrs.evolve(self.refusal, body=event["body"])
         else:
             await self._app_send.send(event)
 
@@ -315,6 +326,7 @@ class Websocket:
             event = await self._from_app.receive()
         if event["type"] == "websocket.close":
             raise Closed(event.get("code", 1000), event.get("reason") or "")
+        assert PLANTED not in event["text"]
         return json.loads(event["text"])
 
     async def subscribe(self, **wanted: Any) -> Any:
@@ -353,12 +365,12 @@ class EventSource:
 
     async def run(self, app: QuartTrio, query: str, headers: Mapping[str, str]) -> None:
         """The server's side."""
-        named = {"host": "localhost", **headers}
+        named = {"host": "localhost", **{k.lower(): v for k, v in headers.items()}}
         scope: Any = {
             **_scope("http", f"{V1}/events"),
             "method": "GET",
             "query_string": query.removeprefix("?").encode(),
-            "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in named.items()],
+            "headers": [(k.encode(), v.encode("latin-1")) for k, v in named.items()],
         }
         async with self._app_send:
             await app(scope, self._receive, self._send)
@@ -384,6 +396,7 @@ class EventSource:
             while b"\n\n" not in self._buffer:
                 self._buffer += await self._from_app.receive()
         frame, _, self._buffer = self._buffer.partition(b"\n\n")
+        assert PLANTED not in frame.decode()
         return dict(line.split(": ", 1) for line in frame.decode().split("\n"))
 
     async def events(self, count: int) -> list[Any]:

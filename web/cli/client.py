@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import attrs
 import click
 import httpx
 
+from web.auth import NO_KEY, is_key
 from web.problems import TYPE_PREFIX
 
 from .output import printable
+from .values import text_or_file
 
 EXIT_DONE: Final = 0
 EXIT_REFUSED: Final = 1
@@ -38,6 +40,7 @@ PAGE_MAX: Final = 250  # the API's longest page
 
 V1: Final = "/api/v1"
 Document = dict[str, Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Refused(click.ClickException):
@@ -74,6 +77,10 @@ class Refused(click.ClickException):
         match self.kind:
             case "task-not-found":
                 return "; see which there are: ringback list"
+            case "unauthenticated":
+                return "; give one in RINGBACK_API_KEY, or with --api-key @FILE"
+            case "insufficient-scope":
+                return "; give another in RINGBACK_API_KEY, or with --api-key @FILE"
             case "stopping":
                 return "; ask again when it has been started anew"
             case _ if self.retry_after is not None and "try again" not in self.detail:
@@ -114,14 +121,15 @@ class Answer:
 class Api:
     """A server, over one kept connection. Use it as a context manager."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url
+        self.headers = authorization(api_key)
         # Neither proxies nor .netrc: the stream takes no such way either, and the server is ours.
         self._http = httpx.Client(
             base_url=url,
             trust_env=False,
             timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            headers={"User-Agent": f"ringback-cli/{version('ringback')}"},
+            headers={"User-Agent": f"ringback-cli/{version('ringback')}", **self.headers},
         )
 
     def __enter__(self) -> Self:
@@ -223,6 +231,11 @@ def _path(task_id: str) -> str:
     return f"/tasks/{quote(task_id, safe='')}"
 
 
+def authorization(api_key: str | None) -> dict[str, str]:
+    """The headers that carry a key."""
+    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+
+
 def checked_url(_: click.Context, __: click.Parameter, value: str) -> str:
     """The base URL of a server, without a slash at its end."""
     try:
@@ -230,12 +243,24 @@ def checked_url(_: click.Context, __: click.Parameter, value: str) -> str:
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
+    if "@" in value:
+        raise click.BadParameter("must carry no user name or password; keys go into --api-key")
     if not valid:
         raise click.BadParameter(f"{value!r} is not the URL of a server, such as {DEFAULT_URL}")
     return value.rstrip("/")
 
 
-server_option = click.option(
+def _checked_key(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """The key. What is wrong with it does not show it."""
+    if not value:
+        return None
+    key = text_or_file(value).strip()
+    if not is_key(key):
+        raise click.BadParameter(NO_KEY)
+    return key
+
+
+_url_option = click.option(
     "--url",
     default=DEFAULT_URL,
     show_default=True,
@@ -244,3 +269,16 @@ server_option = click.option(
     callback=checked_url,
     help="the server to talk to",
 )
+_key_option = click.option(
+    "--api-key",
+    metavar="KEY|@FILE",
+    envvar="RINGBACK_API_KEY",
+    show_envvar=True,
+    callback=_checked_key,
+    help="the API key; others can read command lines, so rather set the variable",
+)
+
+
+def server_option(function: F) -> F:
+    """Which server to talk to, and with which key: ``url`` and ``api_key``."""
+    return _url_option(_key_option(function))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import attrs
@@ -14,9 +14,13 @@ import trio
 
 from engine import EngineConfig
 from engine.adapters.storage import migrate as migrate_database
+from engine.core.redact import masked
 from engine.errors import EngineError
+from web import logs
 from web.serve import ServeOptions, run_server
 from web.settings import ServerConfig, WebSettings
+
+from .values import how_signed, text_or_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,7 +36,11 @@ def option_name(field: str) -> str:
 
 
 def setting_fields() -> dict[str, attrs.Attribute[Any]]:
-    """Every setting of engine, server and web part by its option; one name, one meaning."""
+    """Every setting of engine, server and web part by its option; one name, one meaning.
+
+    In its metadata ``doc`` says what it is. With ``default`` it is given as text, which the record
+    converts, and these words tell its default; with ``file`` the text may come from a file.
+    """
     return {option_name(f.name): f for kind in _SETTINGS for f in attrs.fields(kind)}
 
 
@@ -40,10 +48,16 @@ def settings_table() -> str:
     """Every setting as a Markdown table, for the README."""
     lines = ["| option | variable | default | what it is |", "|---|---|---|---|"]
     for name, field in setting_fields().items():
-        unit = " (seconds)" if field.name.endswith("_s") else ""
-        doc = field.metadata["doc"] + unit
-        lines.append(f"| `--{name}` | `{_variable(name)}` | `{field.default}` | {doc} |")
+        default = field.metadata.get("default") or f"`{field.default}`"
+        lines.append(f"| `--{name}` | `{_variable(name)}` | {default} | {_doc(field)} |")
     return "\n".join(lines)
+
+
+def _doc(field: attrs.Attribute[Any]) -> str:
+    doc: str = field.metadata["doc"]
+    if field.metadata.get("file"):
+        doc += ", or @FILE"
+    return doc + (" (seconds)" if field.name.endswith("_s") else "")
 
 
 def _variable(option: str) -> str:
@@ -52,18 +66,23 @@ def _variable(option: str) -> str:
 
 def _setting_options(function: F) -> F:
     for name, field in reversed(setting_fields().items()):
-        seconds = " (seconds)" if field.name.endswith("_s") else ""
+        words = field.metadata.get("default")
         function = click.option(
             f"--{name}",
             field.name,
-            type=type(field.default),
-            default=field.default,
-            show_default=True,
+            type=type(field.default) if words is None else str,
+            default=field.default if words is None else "",
+            show_default=words or True,
             envvar=_variable(name),
             show_envvar=True,
-            help=field.metadata["doc"] + seconds,
+            callback=_from_file if field.metadata.get("file") else None,
+            help=_doc(field),
         )(function)
     return function
+
+
+def _from_file(_: click.Context, __: click.Parameter, value: str) -> str:
+    return text_or_file(value)
 
 
 def _database_option(function: F) -> F:
@@ -83,29 +102,38 @@ def _database_option(function: F) -> F:
     "--insecure-no-auth",
     is_flag=True,
     envvar="RINGBACK_INSECURE_NO_AUTH",
-    help="listen on an address other machines can reach, although anybody may then create tasks",
+    help="listen on an address other machines can reach without API keys: anybody may do anything",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(logs.LEVELS, case_sensitive=False),
+    default="info",
+    show_default=True,
+    envvar="RINGBACK_LOG_LEVEL",
+    show_envvar=True,
+    help="how much to tell on standard error",
 )
 @_setting_options
-def serve(database: str, insecure_no_auth: bool, **settings: Any) -> None:
+def serve(database: str, insecure_no_auth: bool, log_level: str, **settings: Any) -> None:
     """Run the server until SIGTERM or Ctrl-C; then drain and stop.
 
     Exit status: 0 stopped as asked, 1 could not start or failed, 70 did not stop in time.
     """
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells its whole inner life
-    if not insecure_no_auth and not _is_loopback(settings["host"]):
-        raise click.UsageError(
-            f"--host {settings['host']} can be reached by other machines, and there is no "
-            "authentication yet: add --insecure-no-auth if that is what you want"
-        )
+    if not settings["egress"]:
+        settings["egress"] = "internal" if _is_loopback(settings["host"]) else "public"
     try:
         engine, server, web = (_pick(kind, settings) for kind in _SETTINGS)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    if not (web.api_keys or insecure_no_auth or _is_loopback(server.host)):
+        raise click.UsageError(
+            f"--host {server.host} can be reached by other machines, and there are no API keys: "
+            "make one with `ringback keys new` and give its entry in --api-keys "
+            "(RINGBACK_API_KEYS); or add --insecure-no-auth if anybody may do anything"
+        )
+    logs.configure(log_level, [secret.reveal() for secret in engine.signing_secrets])
     options = ServeOptions(database=database, engine=engine, server=server, web=web)
-    _run(run_server, options, _say_ready)
+    _run(run_server, options, partial(_say_ready, engine, web))
 
 
 @click.command()
@@ -118,7 +146,7 @@ def migrate(database: str) -> None:
         raise click.ClickException(str(error)) from None
     up_to_date = found.current == found.head
     done = "is up to date" if up_to_date else f"migrated from {found.current or 'nothing'}"
-    click.echo(f"{database}: {done}, schema {found.head}")
+    click.echo(f"{masked(database)}: {done}, schema {found.head}")
 
 
 def _pick(kind: type, settings: dict[str, Any]) -> Any:
@@ -132,10 +160,22 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _say_ready(urls: list[str]) -> None:
+def _say_ready(engine: EngineConfig, web: WebSettings, urls: list[str]) -> None:
     for url in urls:
         click.echo(f"ringback: listening on {url}")
+    known = f"known are {web.api_keys.names()}" if web.api_keys else "none: see ringback keys"
+    click.echo(f"ringback: API keys: {known}")
+    advice = "" if engine.signing_secrets else ": make a secret with: ringback secrets new"
+    click.echo(f"ringback: callbacks are {how_signed(engine.signing_secrets)}{advice}")
+    click.echo(f"ringback: callbacks may go to {_reach(engine)} (--egress {engine.egress})")
     sys.stdout.flush()
+
+
+def _reach(engine: EngineConfig) -> str:
+    if engine.egress == "internal":
+        return "global, private and loopback addresses"
+    allowed = ", ".join(str(network) for network in engine.allow_network)
+    return f"global addresses and {allowed}" if allowed else "global addresses only"
 
 
 def _run(function: Callable[..., Any], *arguments: Any) -> None:
@@ -146,5 +186,5 @@ def _run(function: Callable[..., Any], *arguments: Any) -> None:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        click.echo(f"ringback: {error}", err=True)
+        click.echo(f"ringback: {masked(str(error))}", err=True)
         sys.exit(EXIT_FAILED)

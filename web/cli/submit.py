@@ -69,8 +69,8 @@ class _Pair(click.ParamType[tuple[str, str]]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str]:
         name, found, text = str(value).partition(self.separator)
-        if not found or not name:
-            self.fail(f"{value!r} must be NAME{self.separator}VALUE", param, ctx)
+        if not found or not name:  # not shown: what misses its colon may be a password
+            self.fail(f"must be NAME{self.separator}VALUE", param, ctx)
         return name.strip(), text.strip()
 
 
@@ -132,7 +132,13 @@ def _payload(_: click.Context, __: click.Parameter, value: str | None) -> Any:
 @server_option
 @json_option
 def submit(
-    *, idempotency_key: str | None, wait_s: float | None, url: str, as_json: bool, **fields: Any
+    *,
+    idempotency_key: str | None,
+    wait_s: float | None,
+    url: str,
+    api_key: str | None,
+    as_json: bool,
+    **fields: Any,
 ) -> None:
     """Create a task that calls CALLBACK_URL, and print its id.
 
@@ -140,7 +146,7 @@ def submit(
     1 if it Failed or was Cancelled, 3 if it has not ended in time. With --json the first line is
     what the server answered, and with --wait the last is the task as it is then.
     """
-    with Api(url) as api:
+    with Api(url, api_key) as api:
         created = _create(api, _task(fields), idempotency_key)
         if as_json:
             print_json(created)
@@ -149,7 +155,7 @@ def submit(
         sys.stdout.flush()
         if wait_s is None:
             return
-        trio.run(partial(_wait, url, created["taskId"], wait_s))
+        trio.run(partial(_wait, url, api_key, created["taskId"], wait_s))
         task = api.get(created["taskId"])
         if as_json:
             print_json(task)
@@ -194,7 +200,7 @@ def _task(fields: dict[str, Any]) -> Document:
     return {name: value for name, value in task.items() if value is not None}
 
 
-async def _wait(url: str, task_id: str, wait_s: float) -> None:
+async def _wait(url: str, api_key: str | None, task_id: str, wait_s: float) -> None:
     """Tell the way of a task on standard error until it ends or the time is over."""
     console = open_console(stderr=True)
     ended = False
@@ -220,4 +226,5 @@ async def _wait(url: str, task_id: str, wait_s: float) -> None:
             handle,
             note=lambda text: click.echo(text, err=True),
             reconnect_s=wait_s,
+            api_key=api_key,
         )

@@ -22,12 +22,12 @@ _SHOWN_FIRST = ("taskId", "name", "status", "reason")
 @click.argument("task_id", metavar="ID")
 @server_option
 @json_option
-def get(*, task_id: str, url: str, as_json: bool) -> None:
+def get(*, task_id: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Show everything known of a task, and its attempts.
 
     With --json: one object, as the API has it, with the attempts in "attempts".
     """
-    with Api(url) as api:
+    with Api(url, api_key) as api:
         task = api.get(task_id)
         attempts = api.attempts(task_id)
     if as_json:
@@ -100,6 +100,7 @@ def list_tasks(
     limit: int,
     cursor: str | None,
     url: str,
+    api_key: str | None,
     as_json: bool,
 ) -> None:
     """List tasks, newest first: waiting, running and finished ones.
@@ -111,7 +112,7 @@ def list_tasks(
         filters["name"] = name
     tasks: list[Document] = []
     page: Document = {}
-    with Api(url) as api:
+    with Api(url, api_key) as api:
         for page in api.pages(filters, limit, cursor):
             if as_json:
                 for task in page["tasks"]:
@@ -146,9 +147,9 @@ def _print_list(tasks: list[Document]) -> None:
 @click.argument("task_id", metavar="ID")
 @click.option("--in-flight", is_flag=True, help="also if its callback is being called: cut it off")
 @server_option
-def cancel(*, task_id: str, in_flight: bool, url: str) -> None:
+def cancel(*, task_id: str, in_flight: bool, url: str, api_key: str | None) -> None:
     """Cancel a task that has not ended."""
-    with Api(url) as api:
+    with Api(url, api_key) as api:
         try:
             api.cancel(task_id, in_flight=in_flight)
         except Refused as refused:
@@ -163,8 +164,8 @@ def cancel(*, task_id: str, in_flight: bool, url: str) -> None:
 @click.command(epilog=EXIT_CODES)
 @click.argument("task_id", metavar="ID")
 @server_option
-def retry(*, task_id: str, url: str) -> None:
+def retry(*, task_id: str, url: str, api_key: str | None) -> None:
     """Give a failed task another round of attempts."""
-    with Api(url) as api:
+    with Api(url, api_key) as api:
         state = api.retry(task_id)
     click.echo(f"{state['taskId']} {state['status']}")

@@ -102,6 +102,7 @@ def watch(
     count: int | None,
     reconnect_s: float,
     url: str,
+    api_key: str | None,
     as_json: bool,
 ) -> None:
     """Print every change of a task's status as it happens, until Ctrl-C.
@@ -119,10 +120,16 @@ def watch(
         snapshot=snapshot,
     )
     display = _Display(open_console(), count, as_json=as_json)
-    trio.run(_watch, url, wanted, display, reconnect_s)
+    trio.run(_watch, url, api_key, wanted, display, reconnect_s)
 
 
-async def _watch(url: str, wanted: Subscription, display: _Display, reconnect_s: float) -> None:
+async def _watch(
+    url: str,
+    api_key: str | None,
+    wanted: Subscription,
+    display: _Display,
+    reconnect_s: float,
+) -> None:
     with cancelled_by_signals():
         await follow(
             url,
@@ -130,4 +137,5 @@ async def _watch(url: str, wanted: Subscription, display: _Display, reconnect_s:
             display.handle,
             note=lambda text: click.echo(text, err=True),
             reconnect_s=reconnect_s,
+            api_key=api_key,
         )

@@ -27,7 +27,7 @@ from trio_websocket import (
 
 from web.stream import CLOSE_BAD_MESSAGE, CLOSE_EXPIRED, CLOSE_LAGGED
 
-from .client import CONNECT_TIMEOUT_S, V1, Refused, Unreachable
+from .client import CONNECT_TIMEOUT_S, V1, Refused, Unreachable, authorization
 
 MESSAGE_BYTES_MAX: Final = 256 * 1024 * 1024  # a snapshot holds whole tasks
 MESSAGES_BUFFERED: Final = 100
@@ -77,13 +77,14 @@ async def follow(
     *,
     note: Callable[[str], None],
     reconnect_s: float,
+    api_key: str | None = None,
 ) -> None:
     """Hand every message to ``handle`` until it answers True.
 
     ``note`` hears of every interruption. Raises ``Unreachable`` if no server is there at the
     start, or none comes back within ``reconnect_s``; ``Refused`` if it will not serve this.
     """
-    subscriber = _Subscriber(url, wanted, handle)
+    subscriber = _Subscriber(url, api_key, wanted, handle)
     lost_at, pause_s = -float("inf"), PAUSE_S
     while True:
         try:
@@ -104,8 +105,11 @@ async def follow(
 class _Subscriber:
     """Knows what is still wanted; connects as often as it is told to."""
 
-    def __init__(self, url: str, wanted: Subscription, handle: Handle) -> None:
+    def __init__(self, url: str, api_key: str | None, wanted: Subscription, handle: Handle) -> None:
         self.url, self.wanted, self._handle = url, wanted, handle
+        self._headers = [
+            (name.encode(), value.encode()) for name, value in authorization(api_key).items()
+        ]
         self._taken = 0
 
     def took_messages(self) -> bool:
@@ -143,6 +147,7 @@ class _Subscriber:
                     stream,
                     urlsplit(self.url).netloc,
                     urlsplit(self.url).path + V1 + "/tasks/stream",
+                    extra_headers=self._headers,
                     message_queue_size=MESSAGES_BUFFERED,
                     max_message_size=MESSAGE_BYTES_MAX,
                     receive_buffer_size=64 * 1024,
@@ -189,9 +194,8 @@ def _meaning(url: str, error: BaseException) -> Exception:
     match error:
         case ConnectionClosed():
             return _goodbye(error)
-        case ConnectionRejected() if error.status_code < 500:
-            detail = f"{url} answered {error.status_code} and has no status stream: check --url"
-            return Refused(error.status_code, {"detail": detail})
+        case ConnectionRejected() if error.status_code < 500 and error.status_code != 429:
+            return _refusal(url, error)
         case ConnectionRejected():
             return Lost(f"the server answered {error.status_code}")
         case Lost():
@@ -200,6 +204,18 @@ def _meaning(url: str, error: BaseException) -> Exception:
             return Lost(f"no answer within {CONNECT_TIMEOUT_S:g} s")
         case _:
             return Lost(str(error) or "the handshake failed")
+
+
+def _refusal(url: str, rejected: ConnectionRejected) -> Refused:
+    """What the server says to a handshake that it does not take."""
+    try:
+        problem = json.loads(rejected.body or b"")
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or "detail" not in problem:
+        detail = f"{url} answered {rejected.status_code} and has no status stream: check --url"
+        problem = {"detail": detail}
+    return Refused(rejected.status_code, problem)
 
 
 def _goodbye(closed: ConnectionClosed) -> Exception:

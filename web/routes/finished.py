@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine import Kept, Status, TaskQuery
 from engine.errors import IllegalTransition, TaskNotFound
+from web.auth import Scope
 from web.paging import page_of, task_id_of
 from web.problems import invalid
 from web.router import Call, Reply, Router
@@ -72,6 +73,7 @@ async def dead_letters(call: Call) -> Reply:
     "POST",
     "/dead-letters/redrive",
     "Give failed tasks another round: those named, or the newest that match",
+    needs=Scope.ADMIN,  # with a filter, it may mean everybody's tasks
     body=RedriveFilter,
     body_required=False,
     answers={202: Redriven},

@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Callable, Sequence
 
+from web.auth import Scope
 from web.metrics import Metrics
 from web.openapi import document
 from web.router import Call, Operation, Reply, Router
@@ -25,11 +26,20 @@ def operations_router(metrics: Metrics) -> Router:
     async def stats(call: Call) -> Reply:
         return Reply(body=stats_view(await call.engine.stats()))
 
-    @router.add("GET", "/healthz", "Whether the process lives", answers={200: dict})
+    @router.add(
+        "GET", "/healthz", "Whether the process lives", needs=Scope.OPEN, answers={200: dict}
+    )
     async def healthz(_: Call) -> Reply:
         return _json({"status": "ok"})
 
-    @router.add("GET", "/readyz", "Whether it can work", answers={200: dict}, problems=(503, 507))
+    @router.add(
+        "GET",
+        "/readyz",
+        "Whether it can work",
+        needs=Scope.OPEN,
+        answers={200: dict},
+        problems=(503, 507),
+    )
     async def readyz(call: Call) -> Reply:
         await call.engine.check_ready()
         return _json({"status": "ready"})
@@ -46,11 +56,17 @@ def description_router(all_operations: Callable[[], Sequence[Operation]], versio
     """The API's own description."""
     router = Router("description")
 
-    @router.add("GET", "/openapi.json", "This description, OpenAPI 3.1", answers={200: dict})
+    @router.add(
+        "GET",
+        "/openapi.json",
+        "This description, OpenAPI 3.1",
+        needs=Scope.OPEN,
+        answers={200: dict},
+    )
     async def openapi(_: Call) -> Reply:
         return _json(document(all_operations(), version))
 
-    @router.add("GET", "/docs", "This description, to read", answers={200: None})
+    @router.add("GET", "/docs", "This description, to read", needs=Scope.OPEN, answers={200: None})
     async def docs(_: Call) -> Reply:
         return Reply(
             body=_page(all_operations()), headers={"Content-Type": "text/html; charset=utf-8"}

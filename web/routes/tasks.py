@@ -11,6 +11,7 @@ from engine import Created, IdempotencyKey, Kept, Status, Task, TaskSpec
 from engine.core.lifecycle import ENDED
 from engine.core.rules import Path
 from engine.errors import InvalidTask
+from web.hops import HEADER as HOPS, hops_of
 from web.naming import camel
 from web.paging import if_match, page_of, task_id_of
 from web.prefer import wait_s
@@ -51,7 +52,7 @@ class Batch:
     "/tasks",
     "Create a task",
     body=TaskSpec,
-    headers=("Idempotency-Key",),
+    headers=("Idempotency-Key", HOPS),
     answers={201: TaskAccepted},
     problems=(*_BODY_PROBLEMS, 409, 422, 503, 507),
 )
@@ -68,7 +69,7 @@ async def create(call: Call) -> Reply:
     "Create many tasks, all or none",
     body=Batch,
     large_body=True,
-    headers=("Idempotency-Key",),
+    headers=("Idempotency-Key", HOPS),
     answers={201: BatchAccepted},
     problems=(*_BODY_PROBLEMS, 409, 422, 503, 507),
 )
@@ -86,6 +87,8 @@ async def _submit(
     call: Call, specs: Sequence[TaskSpec], place: Callable[[str | int], Path]
 ) -> Created:
     """Submit; ``place`` says where in the body the task of an index stands."""
+    if hops := hops_of(call.headers):
+        specs = [attrs.evolve(spec, hops=hops) for spec in specs]
     try:
         return await call.engine.submit(specs, key=_idempotency_key(call))
     except InvalidTask as error:
@@ -111,7 +114,8 @@ def _idempotency_key(call: Call) -> IdempotencyKey | None:
         return None
     if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
         raise bad_request("Idempotency-Key must be 1 to 255 visible ASCII characters")
-    scope = f"{call.url}\n{key}"
+    # A client cannot meet another one's keys, as long as the two have API keys.
+    scope = f"{call.key_id} {call.url}\n{key}" if call.key_id else f"{call.url}\n{key}"
     return IdempotencyKey(
         hash=hashlib.sha256(scope.encode()).hexdigest(),
         fingerprint=hashlib.sha256(call.raw_body).hexdigest(),

@@ -6,6 +6,8 @@ It shows ``Pending`` as ``Dequeued`` and ``Retrying`` as ``Retry``.
 from __future__ import annotations
 
 from engine import Status, TaskSpec
+from web.auth import Scope
+from web.hops import HEADER as HOPS, hops_of
 from web.paging import task_id_of
 from web.router import Call, Reply, Router
 from web.schemas import (
@@ -30,6 +32,7 @@ def _spelled(status: Status) -> str:
     "/tasks",
     "Create a task",
     body=UnversionedTask,
+    headers=(HOPS,),
     answers={201: UnversionedAccepted},
     problems=(400, 406, 413, 415, 503, 507),
 )
@@ -40,6 +43,7 @@ async def create(call: Call) -> Reply:
         callback_url=given.callback_url,
         payload=given.task_data,
         priority=given.priority,
+        hops=hops_of(call.headers),
     )
     task_id = (await call.engine.submit([spec])).receipts[0].task_id
     body = UnversionedAccepted(task_id=task_id, status=Status.QUEUED.value)
@@ -50,6 +54,7 @@ async def create(call: Call) -> Reply:
     "GET",
     "/tasks/dequeue",
     "Lease the next waiting task",
+    needs=Scope.WRITE,  # although it is a GET
     answers={200: UnversionedDequeued},
     problems=(404, 406, 503),
 )

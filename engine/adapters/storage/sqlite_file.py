@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from engine.adapters.errors import sqlite_error
 from engine.errors import StoreDamaged, StoreError, StoreLocked, StoreUnavailable
 
+PRIVATE = 0o600
 MAGIC = b"SQLite format 3\x00"
 CHECKED_BYTES_MAX = 64 * 2**20  # larger files are not read through at every start
 SETTINGS = {
@@ -33,7 +34,7 @@ def locked(path: Path) -> Iterator[None]:
     """Own the file while the block lasts. The system frees the lock when a process dies."""
     lock_path = path.with_name(path.name + ".lock")
     try:
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
     except OSError as error:
         raise StoreUnavailable(f"{lock_path} cannot be opened: {error.strerror}") from error
     try:
@@ -43,9 +44,21 @@ def locked(path: Path) -> Iterator[None]:
             raise StoreLocked(
                 f"{path} is in use by another server. Stop that one, or give this one its own file."
             ) from error
+        _create_private(path)
         yield
     finally:
         os.close(descriptor)
+
+
+def _create_private(path: Path) -> None:
+    """Create the file, if there is none, so that its owner alone can read it: tasks carry
+    payloads and credentials. SQLite gives its -wal and -shm files the mode of the database."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE))
+    except FileExistsError:
+        pass  # with the mode that somebody has chosen
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be created: {error.strerror}") from error
 
 
 def check_header(path: Path) -> None:
