@@ -25,6 +25,7 @@ from .core.task import (
     TaskSpec,
 )
 from .runtime import Ports, open_engine, system_ports
+from .secret import Secret
 from .service import Engine, Stats, Watch
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Ports",
     "Receipt",
     "RetryPolicy",
+    "Secret",
     "Stats",
     "Status",
     "Task",

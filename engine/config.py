@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, TypeAlias
 
 import attrs
+
+from .secret import Secret, parse_secrets
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+
+def parse_networks(value: str | Iterable[Network | str]) -> tuple[Network, ...]:
+    """Networks from a text with commas or blanks between them, or from a sequence.
+    Raises ``ValueError``, which says which of them is wrong and how."""
+    entries = value.replace(",", " ").split() if isinstance(value, str) else value
+    networks = []
+    for entry in entries:
+        try:
+            networks.append(ip_network(entry))
+        except ValueError as error:
+            raise ValueError(
+                f"{error}: write an allowed network as 10.1.0.0/16 or fd12::/32"
+            ) from None
+    return tuple(networks)
 
 
 def _positive(_instance: EngineConfig, attribute: attrs.Attribute[Any], value: float) -> None:
     if value <= 0:
         raise ValueError(f"{attribute.name} must be more than 0, not {value}")
+
+
+def _one_of(*choices: str) -> Callable[[EngineConfig, attrs.Attribute[Any], str], None]:
+    def check(_instance: EngineConfig, attribute: attrs.Attribute[Any], value: str) -> None:
+        if value not in choices:
+            raise ValueError(f"{attribute.name} must be {' or '.join(choices)}, not {value!r}")
+
+    return check
 
 
 def _limit(default: Any, doc: str) -> Any:
@@ -23,7 +52,7 @@ class EngineConfig:
     executors: int = _limit(100, "callbacks in flight at once")
     dispatch: str = attrs.field(
         default="manual",
-        validator=attrs.validators.in_(("manual", "auto")),
+        validator=_one_of("manual", "auto"),
         metadata={
             "doc": "who takes a task that does not say: clients (manual) or executors (auto)"
         },
@@ -40,7 +69,43 @@ class EngineConfig:
     recoveries_max: int = _limit(3, "attempts lost in a row before a task is parked as Failed")
     sweep_interval_s: float = _limit(1.0, "how often leases and deadlines are looked at")
     connect_timeout_s: float = _limit(5.0, "time a callback's connection may take")
+    signing_secrets: tuple[Secret, ...] = attrs.field(
+        default=(),
+        converter=parse_secrets,
+        repr=False,
+        metadata={
+            "doc": "secrets that callbacks are signed with: whsec_…, newest first, commas between",
+            "default": "none: callbacks are not signed",
+            "file": True,
+        },
+    )
+    egress: str = attrs.field(
+        default="internal",
+        validator=_one_of("internal", "public"),
+        metadata={
+            "doc": "addresses callbacks may go to: also private ones (internal) or global ones only (public)",
+            "default": "`internal` while `--host` is loopback, else `public`",
+        },
+    )
+    allow_network: tuple[Network, ...] = attrs.field(
+        default=(),
+        converter=parse_networks,
+        metadata={
+            "doc": "networks callbacks may go to although egress is public, commas between",
+            "default": "none",
+        },
+    )
     answer_bytes_max: int = _limit(64 * 1024, "bytes kept of a callback's answer")
+    breaker_ratio: float = _limit(
+        0.5, "share of failed attempts that opens a destination's breaker; above 1 none opens"
+    )
+    breaker_window_s: float = _limit(60.0, "how far back a destination's attempts count")
+    breaker_attempts_min: int = _limit(10, "attempts without which nothing is said against it")
+    breaker_open_s: float = _limit(30.0, "how long an open breaker lets no attempt begin")
+    slow_s: float = _limit(5.0, "an attempt that takes longer is slow")
+    unhealthy_limit: int = _limit(
+        20, "callbacks in flight to a destination that answers badly; at most half the executors"
+    )
     retry_after_max_s: float = _limit(86_400.0, "longest Retry-After that is honoured")
     cleanup_timeout_s: float = _limit(5.0, "time to put a cut-off attempt back")
     store_retry_s: float = _limit(0.5, "pause before a failed write is tried again")

@@ -6,8 +6,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from .core.backlog import Page
 from .core.commands import AnyCommand
+from .core.destination import Report
+from .core.entries import Reading
 from .core.task import Event, Lane, Task, TaskId
 from .ports.broker import Delivery
 
@@ -48,6 +49,9 @@ class Next:
 
     An executor (``owner`` is set) has it claimed for itself, a client has it leased. If
     ``patient`` it waits for one to come, else it is told ``QueueEmpty``.
+
+    An executor has a ``seat``, an object by which it is known. Asking again says that whatever it
+    was given before has ended, and ``report`` how; no report: nothing came of it.
     """
 
     lane: Lane
@@ -55,6 +59,8 @@ class Next:
     owner: str | None = None
     lease_s: float = 0.0
     patient: bool = True
+    seat: object = None
+    report: Report | None = None
 
 
 @attrs.frozen
@@ -73,10 +79,10 @@ class Withdrawn:
 
 @attrs.frozen
 class Refilled:
-    """To the queue: the head of a lane as the store holds it; no page if it could not be read."""
+    """To the queue: what was read of a lane; no reading if it could not be read."""
 
     lane: Lane
-    page: Page | None
+    reading: Reading | None
 
 
 QueueMessage: TypeAlias = Next | Offered | Withdrawn | Refilled

@@ -14,7 +14,7 @@ and the next start recovers from the store.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -35,8 +35,9 @@ from .adapters.http import HttpCallbackNet
 from .adapters.storage import open_store
 from .adapters.system import SystemClock, SystemIds, system_rng
 from .config import EngineConfig
-from .core.backlog import Entry
 from .core.commands import Recover
+from .core.egress import EgressPolicy, Listener, Profile
+from .core.entries import entry_of
 from .core.tally import Tally
 from .core.task import Attempt, Status, Wait
 from .messages import Committed, QueueMessage, RepositoryMessage, Request
@@ -65,13 +66,28 @@ class Ports:
     broker: Broker
 
 
-def system_ports(config: EngineConfig, database: str) -> Ports:
+def egress_policy(
+    config: EngineConfig, own_listeners: Sequence[tuple[str, int]] = ()
+) -> EgressPolicy:
+    """Where callbacks may go. ``own_listeners`` are addresses and ports we listen on ourselves."""
+    return EgressPolicy(
+        profile=Profile(config.egress),
+        allowed=config.allow_network,
+        listeners=tuple(Listener(address, port) for address, port in own_listeners),
+    )
+
+
+def system_ports(
+    config: EngineConfig, database: str, own_listeners: Sequence[tuple[str, int]] = ()
+) -> Ports:
     """The real ports of this machine, with the store at ``database`` (a URL, see the README)."""
     clock, rng = SystemClock(), system_rng()
     return Ports(
         store=partial(open_store, database),
         net=HttpCallbackNet(
-            body_bytes_max=config.answer_bytes_max, connect_timeout_s=config.connect_timeout_s
+            body_bytes_max=config.answer_bytes_max,
+            connect_timeout_s=config.connect_timeout_s,
+            egress=egress_policy(config, own_listeners),
         ),
         clock=clock,
         rng=rng,
@@ -87,18 +103,22 @@ async def open_engine(
     database: str = "memory:",
     ports: Ports | None = None,
     observe_attempt: AttemptObserver | None = None,
+    own_listeners: Sequence[tuple[str, int]] = (),
 ) -> AsyncIterator[Engine]:
     """Run an engine for the length of the block; at its end the engine drains and stops.
 
     Raises ``StoreLocked``, ``StoreDamaged`` or ``StoreUnavailable`` if the store cannot be opened.
     ``observe_attempt`` is called after every attempt that became durable; it must not block.
+    ``own_listeners``: addresses and ports where this program takes tasks, which no callback may
+    call.
     """
     config = config or EngineConfig()
-    ports = ports or system_ports(config, database)
+    ports = ports or system_ports(config, database, own_listeners)
     async with AsyncExitStack() as resources:
         store = await resources.enter_async_context(ports.store())
         resources.callback(ports.broker.close)
-        async with _Runtime(config, ports, store, observe_attempt).running() as engine:
+        egress = egress_policy(config, own_listeners)
+        async with _Runtime(config, ports, store, egress, observe_attempt).running() as engine:
             yield engine
 
 
@@ -110,6 +130,7 @@ class _Runtime:
         config: EngineConfig,
         ports: Ports,
         store: Store,
+        egress: EgressPolicy,
         observe_attempt: AttemptObserver | None,
     ) -> None:
         self._config = config
@@ -144,8 +165,10 @@ class _Runtime:
                 store=store,
                 clock=ports.clock,
                 ids=ports.ids,
+                egress=egress,
                 repository_inbox=self._repository_inbox,
                 queue_inbox=self._queue_inbox,
+                queue=self._queue,
                 repository=self._repository,
                 hub=self._hub,
                 in_flight=in_flight,
@@ -218,7 +241,7 @@ class _Announcer:
         withdrawn: list[str] = []
         for task in applied.tasks:
             if task.lane is not None and task.wait is not None and task.wait is not Wait.BLOCKED:
-                hints.append(Hint(task.lane, Entry(task.id, task.rank, task.due_at)))
+                hints.append(Hint(task.lane, entry_of(task)))
             else:
                 withdrawn.append(task.id)
             if task.status is not Status.PROCESSING and task.attempt:

@@ -19,6 +19,7 @@ import trio
 
 from .actors.executor import InFlight
 from .actors.mailbox import Inbox, Reply
+from .actors.queue import Queue
 from .actors.repository import Repository
 from .actors.status import EventFilter, StatusHub, Watcher
 from .config import EngineConfig
@@ -35,9 +36,13 @@ from .core.commands import (
     Take,
     Update,
 )
-from .core.explain import Explanation, explain
+from .core.destination import destination_of
+from .core.destinations import AllFigures
+from .core.egress import EgressPolicy
+from .core.explain import Explanation, Situation, explain
 from .core.lifecycle import ENDED, FINAL
 from .core.queries import Kept, TaskQuery
+from .core.rules import Path
 from .core.tally import AttemptFigures, Tally
 from .core.task import Attempt, Event, Lane, Status, Task, TaskId, TaskSpec
 from .errors import (
@@ -58,7 +63,7 @@ from .ports.store import Store
 
 R = TypeVar("R")
 
-_FIXED = frozenset({"dispatch", "partition_key", "deadline", "delay_s"})  # of a stored task
+_FIXED = frozenset({"dispatch", "partition_key", "deadline", "delay_s", "hops"})  # of a stored task
 _SAMPLE = TaskSpec(name="sample", callback_url="http://localhost/")
 
 
@@ -66,12 +71,14 @@ _SAMPLE = TaskSpec(name="sample", callback_url="http://localhost/")
 class Stats:
     """How the engine does. Counts are exact; attempts and latency speak of this process."""
 
+    at: datetime
     counts: Mapping[Status, int]
     queue_depth: int
     oldest_waiting_s: float | None
     executors: int
     executors_busy: int
     attempts: AttemptFigures
+    destinations: AllFigures
     late_results: int
     commits: int
     watchers: int
@@ -86,8 +93,10 @@ class EngineParts:
     store: Store
     clock: Clock
     ids: Ids
+    egress: EgressPolicy
     repository_inbox: Inbox[RepositoryMessage]
     queue_inbox: Inbox[QueueMessage]
+    queue: Queue
     repository: Repository
     hub: StatusHub
     in_flight: InFlight
@@ -199,7 +208,7 @@ class Engine:
         problems = [
             ((index, *path), detail)
             for index, spec in enumerate(specs)
-            for path, detail in spec.problems()
+            for path, detail in self._problems(spec)
         ]
         if problems:
             raise InvalidTask(problems)
@@ -265,7 +274,9 @@ class Engine:
         where it waits cannot be changed. Raises ``InvalidTask``, ``TaskNotFound``,
         ``IllegalTransition``, ``VersionMismatch``."""
         # Here and not by the repository alone: nonsense must harm its caller, not an actor.
-        attrs.evolve(_SAMPLE, **changes).check()
+        changed = attrs.evolve(_SAMPLE, **changes)
+        if problems := self._problems(changed):
+            raise InvalidTask(problems)
         if fixed := [name for name in changes if name in _FIXED]:
             raise InvalidTask([((name,), "cannot be changed") for name in fixed])
         return await self._do(Update(task_id, changes, if_version))
@@ -324,28 +335,36 @@ class Engine:
         """Why the task is not running. Raises ``TaskNotFound``."""
         task = await self.get(task_id)
         key = task.spec.partition_key
-        return explain(
-            task,
-            holder=await self._parts.store.partition_holder(key) if key is not None else None,
-            executors_busy=len(self._parts.in_flight),
+        error = self._parts.repository.store_error
+        around = Situation(
+            now=self.now(),
             executors=self._parts.config.executors,
+            executors_busy=len(self._parts.in_flight),
+            holder=await self._parts.store.partition_holder(key) if key is not None else None,
+            hold=self._parts.queue.hold(destination_of(task.spec.callback_url)),
+            stopping=self._stopping,
+            store_error=None if error is None else str(error),
         )
+        return explain(task, around)
 
     async def stats(self) -> Stats:
         """How the engine does."""
         parts = self._parts
         counts = await parts.store.counts()
         oldest = await parts.store.oldest_waiting()
+        now = self.now()
         age: float | None = None
         if oldest is not None:
-            age = max(0.0, (parts.clock.now() - oldest.created_at).total_seconds())
+            age = max(0.0, (now - oldest.created_at).total_seconds())
         return Stats(
+            at=now,
             counts=counts,
             queue_depth=counts.get(Status.QUEUED, 0),
             oldest_waiting_s=age,
             executors=parts.config.executors,
             executors_busy=len(parts.in_flight),
             attempts=parts.tally.figures(),
+            destinations=parts.queue.destinations(),
             late_results=parts.in_flight.late_results,
             commits=parts.repository.commits,
             watchers=len(parts.hub),
@@ -394,6 +413,12 @@ class Engine:
         question: Callable[[Reply[R]], RepositoryMessage]
         question = partial(Request, cast("AnyCommand", command))
         return await self._parts.repository_inbox.ask(question)
+
+    def _problems(self, spec: TaskSpec) -> list[tuple[Path, str]]:
+        found = spec.problems()
+        if not found and (refusal := self._parts.egress.url_refusal(spec.callback_url)):
+            found.append((("callback_url",), f"leads where callbacks may not go: {refusal}"))
+        return found
 
     def _lease_s(self, lease_s: float | None) -> float:
         return self._parts.config.dequeue_lease_s if lease_s is None else lease_s

@@ -14,7 +14,7 @@ from engine import Engine, EngineConfig, Ports, Stats, Watch, errors
 _PORTS = {"Broker", "CallbackNet", "Clock", "Ids", "Rng", "StoreOpener"}
 """Named in signatures, but for people who write adapters: those import ``engine.ports``."""
 
-_ANSWERS = {"AttemptFigures", "EngineParts", "Latency"}
+_ANSWERS = {"AllFigures", "AttemptFigures", "EngineParts", "Latency"}
 """Seen as attributes only; nobody makes one."""
 
 

@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from engine import Attempt, Engine, Stats
+from engine.core.breaker import BreakerState
+from engine.core.destinations import AllFigures
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -50,6 +52,7 @@ class Metrics:
         for outcome, count in stats.attempts.by_outcome.items():
             attempts.add_metric([outcome], count)
         yield attempts
+        yield from _destinations(stats.destinations)
         for name, text, value in (
             ("queue_depth", "Tasks that are Queued.", stats.queue_depth),
             (
@@ -68,3 +71,26 @@ class Metrics:
             ("commits", "Transactions committed.", stats.commits),
         ):
             yield CounterMetricFamily(f"ringback_{name}", text, value)
+
+
+def _destinations(all_of_them: AllFigures) -> Iterable[Metric]:
+    """Numbers of all; labels only for the worst that are not well, as each label lives for ever."""
+    breakers = GaugeMetricFamily(
+        "ringback_breakers", "Circuit breakers that are not closed.", labels=["state"]
+    )
+    breakers.add_metric([BreakerState.OPEN], all_of_them.open)
+    breakers.add_metric([BreakerState.HALF_OPEN], all_of_them.half_open)
+    yield breakers
+    held = "Destinations that are held to a number of attempts at once."
+    yield GaugeMetricFamily("ringback_destinations_held", held, all_of_them.held)
+    openings = "How often circuit breakers opened."
+    yield CounterMetricFamily("ringback_breaker_openings", openings, all_of_them.openings)
+    unwell = GaugeMetricFamily(
+        "ringback_destination_unwell",
+        "Attempts in flight to destinations that are held or whose breaker is not closed.",
+        labels=["destination", "breaker"],
+    )
+    for one in all_of_them.worst:
+        if one.limit is not None:
+            unwell.add_metric([one.destination, one.breaker], one.in_flight)
+    yield unwell

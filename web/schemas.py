@@ -15,6 +15,8 @@ from engine import (
     RetryPolicy,
     Status,
 )
+from engine.core.breaker import BreakerState
+from engine.core.retry import PlannedAttempt
 from engine.core.rules import HTTP_URL, between, text
 from engine.core.tally import Latency
 from engine.core.task import Json
@@ -146,7 +148,7 @@ class TaskState:
 
 @attrs.frozen(kw_only=True)
 class TaskView:
-    """Everything known of a task."""
+    """Everything known of a task. The values of its headers are not shown: each is ``***``."""
 
     task_id: str
     name: str
@@ -170,6 +172,7 @@ class TaskView:
     attempt: int
     attempts_used: int
     next_attempt_at: datetime | None
+    planned_attempts: list[PlannedAttempt]
     lease_expires_at: datetime | None
     executed_at: datetime | None
     completed_at: datetime | None
@@ -265,6 +268,22 @@ class ExplanationView:
 
 
 @attrs.frozen(kw_only=True)
+class DestinationView:
+    """How a destination of callbacks does. ``limit``: it is held to so many at once; ``slow``: of
+    its recent attempts and those in flight. Attempts and failures are those of the last minute."""
+
+    destination: str
+    breaker: BreakerState
+    limit: int | None
+    in_flight: int
+    attempts: int
+    failures: int
+    slow: int
+    open_until: datetime | None
+    last_error: str | None
+
+
+@attrs.frozen(kw_only=True)
 class StatsView:
     """How the engine does."""
 
@@ -277,6 +296,12 @@ class StatsView:
     attempts_by_outcome: dict[str, int]
     attempt_latency: Latency
     success_rate: float | None
+    destinations: list[DestinationView]
+    destinations_total: int
+    destinations_held: int
+    breakers_open: int
+    breakers_half_open: int
+    breaker_openings: int
     late_results: int
     commits: int
     watchers: int

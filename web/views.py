@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import attrs
 
 from engine import (
@@ -11,8 +13,12 @@ from engine import (
     Task,
     TaskSpec,
 )
+from engine.core.destinations import DestinationFigures
+from engine.core.redact import MASK
+from engine.core.retry import planned_attempts
+from engine.core.task import NOT_IN_BODIES
 
-from .schemas import ArchivedTask, EventView, StatsView, TaskState, TaskView
+from .schemas import ArchivedTask, DestinationView, EventView, StatsView, TaskState, TaskView
 
 
 def task_view(task: Task) -> TaskView:
@@ -30,6 +36,7 @@ def task_view(task: Task) -> TaskView:
         attempt=task.attempt,
         attempts_used=task.failures,
         next_attempt_at=task.due_at if waits_for_attempt else None,
+        planned_attempts=planned_attempts(task),
         lease_expires_at=task.expires_at
         if task.status in (Status.PENDING, Status.PROCESSING)
         else None,
@@ -38,12 +45,15 @@ def task_view(task: Task) -> TaskView:
         archived_at=task.archived_at,
         callback_result=task.result,
         reason=task.reason,
+        headers=dict.fromkeys(spec.headers, MASK),  # the values may be credentials
         **{name: getattr(spec, name) for name in _SPEC_FIELDS},
     )
 
 
 _SPEC_FIELDS = tuple(
-    field.name for field in attrs.fields(TaskSpec) if field.name not in ("run_at", "delay_s")
+    field.name
+    for field in attrs.fields(TaskSpec)
+    if field.name not in ("run_at", "delay_s", "headers") and NOT_IN_BODIES not in field.metadata
 )
 
 
@@ -88,9 +98,24 @@ def state_view(task: Task) -> TaskState:
     )
 
 
+def _destination_view(figures: DestinationFigures, at: datetime) -> DestinationView:
+    open_for_s = figures.open_for_s
+    return DestinationView(
+        destination=figures.destination,
+        breaker=figures.breaker,
+        limit=figures.limit,
+        in_flight=figures.in_flight,
+        attempts=figures.attempts,
+        failures=figures.failures,
+        slow=figures.slow,
+        open_until=None if open_for_s is None else at + timedelta(seconds=open_for_s),
+        last_error=figures.last_error,
+    )
+
+
 def stats_view(stats: Stats) -> StatsView:
     """How the engine does."""
-    attempts = stats.attempts
+    attempts, destinations = stats.attempts, stats.destinations
     return StatsView(
         counts={str(status): count for status, count in stats.counts.items()},
         queue_depth=stats.queue_depth,
@@ -101,6 +126,12 @@ def stats_view(stats: Stats) -> StatsView:
         attempts_by_outcome=attempts.by_outcome,
         attempt_latency=attempts.latency,
         success_rate=attempts.success_rate,
+        destinations=[_destination_view(one, stats.at) for one in destinations.worst],
+        destinations_total=destinations.known,
+        destinations_held=destinations.held,
+        breakers_open=destinations.open,
+        breakers_half_open=destinations.half_open,
+        breaker_openings=destinations.openings,
         late_results=stats.late_results,
         commits=stats.commits,
         watchers=stats.watchers,

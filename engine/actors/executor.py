@@ -14,7 +14,9 @@ import trio
 from engine.config import EngineConfig
 from engine.core.callback import build_request
 from engine.core.commands import Finish
+from engine.core.destination import Report, report_of
 from engine.core.outcome import Answer
+from engine.core.redact import without_secrets
 from engine.core.task import ErrorClass, Lane, Task, TaskId
 from engine.errors import (
     ClaimLost,
@@ -28,6 +30,7 @@ from engine.messages import Next, QueueMessage, RepositoryMessage, Request
 from engine.ports.callback_net import CallbackNet, Caller
 from engine.ports.clock import Clock
 from engine.ports.rng import Rng
+from engine.secret import PREFIX
 
 from .mailbox import Inbox
 
@@ -81,23 +84,31 @@ class ExecutorKit:
 
 async def executor(kit: ExecutorKit, *, task_status: trio.TaskStatus[None]) -> None:
     """Owns its connections. Asks the queue for a task, runs it, stores the result, again and
-    again. Stops when the queue drains; cut off, it puts its task back first."""
+    again; each question tells how the attempt before it went. Stops when the queue drains; cut
+    off, it puts its task back first."""
     async with kit.net.open_caller() as caller:
         task_status.started()
+        seat, report = object(), None
         while True:
+            question = partial(Next, Lane.RUN, owner=kit.owner, seat=seat, report=report)
             try:
-                task = await kit.queue.ask(partial(Next, Lane.RUN, owner=kit.owner))
+                task = await kit.queue.ask(question)
             except EngineStopping:
                 return
-            except (ClaimLost, TaskNotFound):
-                continue
-            except (Overloaded, StoreRejected, StoreUnavailable):
+            except Overloaded:  # the question did not arrive, nor did the report
                 await trio.sleep(kit.config.store_retry_s)
                 continue
-            await _attempt(kit, caller, task)
+            except (ClaimLost, TaskNotFound):
+                report = None
+                continue
+            except (StoreRejected, StoreUnavailable):
+                report = None
+                await trio.sleep(kit.config.store_retry_s)
+                continue
+            report = await _attempt(kit, caller, task)
 
 
-async def _attempt(kit: ExecutorKit, caller: Caller, task: Task) -> None:
+async def _attempt(kit: ExecutorKit, caller: Caller, task: Task) -> Report:
     """One attempt and its record. Raises only when the executor itself is cut off."""
     started_at, began = kit.clock.now(), kit.clock.monotonic()
     answer = Answer(error_class=ErrorClass.INTERRUPTED, error="the server stopped")
@@ -111,7 +122,7 @@ async def _attempt(kit: ExecutorKit, caller: Caller, task: Task) -> None:
             task_id=task.id,
             owner=kit.owner,
             attempt=task.attempt,
-            answer=answer,
+            answer=_without_secrets(kit, task, answer),
             started_at=started_at,
             duration_s=kit.clock.monotonic() - began,
             jitter=kit.rng.random(),
@@ -122,6 +133,13 @@ async def _attempt(kit: ExecutorKit, caller: Caller, task: Task) -> None:
                 await _store(kit, finish)  # noqa: ASYNC102 - it is its own shield, with a limit
         finally:
             kit.in_flight.leave(task)
+    return report_of(finish.answer, finish.duration_s)
+
+
+def _without_secrets(kit: ExecutorKit, task: Task, answer: Answer) -> Answer:
+    """The answer as it may be kept: callees repeat what they got, credentials included."""
+    ours = [secret.reveal().removeprefix(PREFIX) for secret in kit.config.signing_secrets]
+    return without_secrets(answer, task.spec.headers, ours)
 
 
 async def _store(kit: ExecutorKit, finish: Finish) -> None:
@@ -136,7 +154,8 @@ async def _store(kit: ExecutorKit, finish: Finish) -> None:
 async def _call(kit: ExecutorKit, caller: Caller, task: Task) -> Answer:
     span_id = f"{kit.rng.getrandbits(64):016x}"
     try:
-        request = build_request(task, kit.clock.now(), span_id, kit.user_agent)
+        secrets = kit.config.signing_secrets
+        request = build_request(task, kit.clock.now(), span_id, kit.user_agent, secrets=secrets)
         # The caller keeps to the timeout. Should it not, the attempt must still end, because its
         # lease is renewed as long as it is in flight.
         with trio.move_on_after(request.timeout_s + kit.config.lease_margin_s):

@@ -6,6 +6,9 @@ one message crosses each border, the asker cannot get a task that is not durably
 credits have to be counted: an open question *is* a credit.
 
 It never awaits a send. Where the repository has no room, it keeps task and asker and tries again.
+
+It also keeps the books of where callbacks go: it knows what it handed to which executor, and that
+executor's next question tells how it went. So what a destination is held to costs no message.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ from typing import assert_never
 import trio
 
 from engine.config import EngineConfig
-from engine.core.backlog import Backlog, Page
+from engine.core.backlog import Backlog
 from engine.core.commands import Claim, Refill, Take
+from engine.core.destinations import Admission, AllFigures, Destinations, Hold, OthersWait
+from engine.core.entries import Entry, Reading, Wanted
 from engine.core.task import Lane, TaskId
 from engine.errors import (
     EngineError,
@@ -44,10 +49,12 @@ from .mailbox import Inbox
 
 _BUSY_PAUSE_S = 0.005  # before a full repository inbox is tried again
 _LONGEST_SLEEP_S = 60.0  # the wall clock may be set; look at it now and then
+_SHORTEST_SLEEP_S = 0.001  # sums of times are not exact: do not look too early again and again
+_HELD_SLEEP_S = 1.0  # while a destination holds tasks back: what is recent becomes old
 
 
 class _RefillReply:
-    """Passes a page that was read from the store on to the queue's own inbox."""
+    """Passes what was read from the store on to the queue's own inbox."""
 
     abandoned = False
 
@@ -55,7 +62,7 @@ class _RefillReply:
         self._queue = queue
         self._lane = lane
 
-    def answer(self, value: Page) -> None:
+    def answer(self, value: Reading) -> None:
         self._queue.refilled(Refilled(self._lane, value))
 
     def fail(self, error: Exception) -> None:  # noqa: ARG002 - the repository has logged it
@@ -63,7 +70,7 @@ class _RefillReply:
 
 
 class Queue:
-    """Owns the backlog windows and the askers. Receives ``QueueMessage``s; sends ``Request``s to
+    """Owns the backlog windows, the destinations and the askers. Receives ``QueueMessage``s; sends ``Request``s to
     the repository. Stops when its inbox is closed and empty, and sends home who still asks."""
 
     def __init__(
@@ -77,12 +84,15 @@ class Queue:
         self._repository = repository
         self._clock = clock
         self._config = config
-        self._backlogs = {lane: Backlog(config.window) for lane in Lane}
+        self._destinations = Destinations(config)
+        # What a destination that is held may be given before its side has to be read again.
+        self._side_size = min(2 * config.unhealthy_limit, config.window)
+        self._backlogs = {lane: Backlog(config.window, self._side_size) for lane in Lane}
         self._askers: dict[Lane, deque[Next]] = {lane: deque() for lane in Lane}
         # Who wants to know at once whether the queue is empty. A hint can be on its way while the
         # question is here, so only the store may say "empty": these still wait for it to be asked.
         self._doubts: dict[Lane, set[Next]] = {lane: set() for lane in Lane}
-        self._pages: list[Refilled] = []
+        self._readings: list[Refilled] = []
         self._busy_s: float | None = None  # when the repository or the store must be left alone
         self._lost_track = False
 
@@ -97,6 +107,15 @@ class Queue:
     def waiting(self) -> dict[Lane, int]:
         """Open questions per lane: for ``run`` these are the idle executors."""
         return {lane: sum(not a.reply.abandoned for a in self._askers[lane]) for lane in Lane}
+
+    def hold(self, destination: str) -> Hold | None:
+        """Why tasks that go there are not handed out now, if that is so."""
+        others_wait = self._backlogs[Lane.RUN].others_wait
+        return self._destinations.hold(destination, others_wait, self._clock.monotonic())
+
+    def destinations(self) -> AllFigures:
+        """How the destinations do."""
+        return self._destinations.figures(self._clock.monotonic())
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the inbox ends."""
@@ -121,9 +140,9 @@ class Queue:
                     asker.reply.fail(EngineStopping())
 
     def refilled(self, message: Refilled) -> None:
-        """A page was read. Kept even if the inbox is full: there is one per lane at most."""
-        self._pages.append(message)
-        with contextlib.suppress(Overloaded):  # then it is awake, and looks at its pages anyway
+        """The store was read. Kept even if the inbox is full: there is one per lane at most."""
+        self._readings.append(message)
+        with contextlib.suppress(Overloaded):  # then it is awake, and looks at them anyway
             self._inbox.tell(message)
 
     def withdraw(self, task_ids: tuple[TaskId, ...]) -> None:
@@ -148,11 +167,13 @@ class Queue:
                     for task_id in task_ids:
                         backlog.remove(task_id)
             case Refilled():
-                pass  # it only wakes us; the page stands in self._pages
+                pass  # it only wakes us; the reading stands in self._readings
             case _:
                 assert_never(message)
 
     def _ask(self, asker: Next) -> None:
+        if asker.seat is not None:
+            self._destinations.ended(asker.seat, self._clock.monotonic(), asker.report)
         if not asker.patient:
             self._doubts[asker.lane].add(asker)
         askers = self._askers[asker.lane]
@@ -177,26 +198,28 @@ class Queue:
         """Match tasks and askers, as far as both are there."""
         now = self._clock.now()
         self._busy_s = None
-        for page in self._pages:
-            backlog = self._backlogs[page.lane]
-            if page.page is None:
+        for read in self._readings:
+            backlog = self._backlogs[read.lane]
+            if read.reading is None:
                 backlog.refill_failed()
                 self._busy_s = self._config.store_retry_s
-                self._send_home(page.lane, StoreUnavailable("the queue cannot be read now"))
+                self._send_home(read.lane, StoreUnavailable("the queue cannot be read now"))
             else:
-                backlog.refill(page.page, now)
-        self._pages.clear()
+                backlog.refill(read.reading, now)
+        self._readings.clear()
         if self._lost_track:
             self._lost_track = False
             for backlog in self._backlogs.values():
                 backlog.forget()
+        self._backlogs[Lane.RUN].wake(self._destinations.changed(self._clock.monotonic()))
         for lane, backlog in self._backlogs.items():
+            admit = self._admit if lane is Lane.RUN else None
             while (asker := self._first_asker(lane)) is not None:
-                task_id = backlog.pick(now)
-                if task_id is None:
+                entry = backlog.pick(now, admit)
+                if entry is None:
                     break
-                if not self._forward(asker, task_id):
-                    backlog.forget()  # it is in the store; the refill brings it back
+                if not self._forward(asker, entry):
+                    backlog.offer(entry, now)
                     break
                 self._doubts[lane].discard(self._askers[lane].popleft())
             self._refill_if_low(lane, backlog)
@@ -209,19 +232,39 @@ class Queue:
             self._doubts[lane].discard(askers.popleft())
         return askers[0] if askers else None
 
-    def _forward(self, asker: Next, task_id: TaskId) -> bool:
+    def _admit(self, destination: str, others_wait: OthersWait) -> Admission:
+        return self._destinations.admission(destination, others_wait, self._clock.monotonic())
+
+    def _forward(self, asker: Next, entry: Entry) -> bool:
         command = (
-            Claim(task_id, asker.owner) if asker.owner is not None else Take(task_id, asker.lease_s)
+            Claim(entry.task_id, asker.owner)
+            if asker.owner is not None
+            else Take(entry.task_id, asker.lease_s)
         )
-        return self._tell_repository(Request(command, asker.reply))
+        told = self._tell_repository(Request(command, asker.reply))
+        if told and asker.seat is not None:
+            now = self._clock.monotonic()
+            self._destinations.started(asker.seat, entry.destination, now)
+        return told
 
     def _refill_if_low(self, lane: Lane, backlog: Backlog) -> None:
-        doubted = bool(self._doubts[lane]) and not backlog.refilling
-        if (backlog.wants_refill or doubted) and self._busy_s is None:
-            request = Request(Refill(lane, self._config.window), _RefillReply(self, lane))
-            if self._tell_repository(request):
-                backlog.refill_started()
+        wanted = backlog.wanted(page=bool(self._doubts[lane]))
+        if wanted is None or self._busy_s is not None:
+            return
+        if self._tell_repository(Request(self._refill(lane, wanted), _RefillReply(self, lane))):
+            backlog.refill_started(wanted)
+            if wanted.page:
                 self._doubts[lane].clear()
+
+    def _refill(self, lane: Lane, wanted: Wanted) -> Refill:
+        return Refill(
+            lane,
+            self._config.window,
+            page=wanted.page,
+            without=wanted.without,
+            sides=wanted.sides,
+            side_limit=self._side_size if wanted.sides else 0,
+        )
 
     def _tell_repository(self, request: RepositoryMessage) -> bool:
         try:
@@ -249,4 +292,9 @@ class Queue:
         dues = [due for lane in Lane if self._askers[lane]
                 if (due := self._backlogs[lane].next_due()) is not None]  # fmt: skip
         soonest = min(dues, default=now + timedelta(seconds=_LONGEST_SLEEP_S))
-        return min(max((soonest - now).total_seconds(), 0.0), _LONGEST_SLEEP_S)
+        pause_s = min(max((soonest - now).total_seconds(), 0.0), _LONGEST_SLEEP_S)
+        if self._askers[Lane.RUN] and self._backlogs[Lane.RUN].holds_back:
+            change_s = self._destinations.next_change(self._clock.monotonic())
+            held_s = _HELD_SLEEP_S if change_s is None else max(change_s, _SHORTEST_SLEEP_S)
+            pause_s = min(pause_s, held_s, _HELD_SLEEP_S)
+        return pause_s

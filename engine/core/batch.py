@@ -14,8 +14,8 @@ import attrs
 
 from engine.errors import TaskNotFound
 
-from .backlog import Page
 from .commands import StoredAnswer
+from .entries import Entry
 from .task import Attempt, Event, Lane, Status, Task, TaskId
 
 
@@ -64,11 +64,23 @@ class Records(Protocol):
         """Processing tasks of owners other than ``but_not``."""
         ...
 
-    def page(self, lane: Lane, now: datetime, limit: int) -> Page:
-        """The first ``limit`` ready tasks of a lane by (rank, id), and the first ``limit``
-        scheduled ones by (due time, rank, id). What has become due counts as ready; of that, at
-        most ``limit`` join the ready ones in a call, earliest first, which changes ``wait`` and no
-        version. Due ones beyond that lead the scheduled, and ``ready`` is then not complete."""
+    def promote(self, lane: Lane, now: datetime, limit: int) -> None:
+        """Make scheduled tasks of a lane ready that have become due, at most ``limit``, earliest
+        first. Changes ``wait`` and no version."""
+        ...
+
+    def ready(self, lane: Lane, limit: int, without: Collection[str] = ()) -> list[Entry]:
+        """The first ``limit`` ready tasks of a lane by (rank, id) that do not go to one of the
+        destinations ``without``. Costs no more than reading through an index once."""
+        ...
+
+    def ready_at(self, destination: str, limit: int) -> list[Entry]:
+        """The first ``limit`` ready tasks of the lane ``run`` by (rank, id) that go to this
+        destination. Costs what it gives."""
+        ...
+
+    def scheduled(self, lane: Lane, limit: int) -> list[Entry]:
+        """The first ``limit`` scheduled tasks of a lane by (due time, rank, id)."""
         ...
 
     def write(self, changes: WriteSet) -> int:

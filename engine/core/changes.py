@@ -20,7 +20,6 @@ from engine.errors import (
     VersionMismatch,
 )
 
-from .backlog import Page
 from .commands import (
     AnyCommand,
     Cancel,
@@ -40,9 +39,10 @@ from .commands import (
     Take,
     Update,
 )
+from .entries import Page, Reading, Side
 from .lifecycle import TRANSITIONS, WAITING, Trigger, advance
 from .moves import Moves
-from .outcome import Answer, Verdict, classify, result_of, retry_after_s
+from .outcome import Answer, Verdict, classify, retry_after_s
 from .retry import GiveUp, decide
 from .task import (
     Dispatch,
@@ -84,8 +84,8 @@ class Changes(Moves):
                 return self._sweep(command)
             case Recover():
                 return self._recover(command)
-            case Refill(lane=lane, limit=limit):
-                return self._refill(lane, limit)
+            case Refill():
+                return self._refill(command)
             case Prune(limit=limit):
                 return self._prune(limit)
             case _:
@@ -199,7 +199,7 @@ class Changes(Moves):
         verdict = classify(command.answer)
         counted = verdict is not Verdict.UNCOUNTED
         self.log_attempt(task, command.answer, command.started_at, command.duration_s, counted)
-        task = attrs.evolve(task, recoveries=0, result=result_of(command.answer))
+        task = attrs.evolve(task, recoveries=0, result=command.answer.result)
         if verdict is Verdict.SUCCESS:
             return self.move(task, Trigger.SUCCEED)
         task = attrs.evolve(task, failures=task.failures + counted)
@@ -226,7 +226,7 @@ class Changes(Moves):
         answer = Answer(error_class=ErrorClass.LOST, error=why)
         began = task.executed_at or self._now
         self.log_attempt(task, answer, began, (self._now - began).total_seconds(), counted=False)
-        task = attrs.evolve(task, recoveries=task.recoveries + 1, result=result_of(answer))
+        task = attrs.evolve(task, recoveries=task.recoveries + 1, result=answer.result)
         if task.recoveries >= self._config.recoveries_max:
             reason = f"{task.recoveries} attempts in a row were lost: {why}"
             return self.move(task, Trigger.GIVE_UP, reason=reason)
@@ -244,6 +244,7 @@ class Changes(Moves):
             began = task.executed_at or self._now
             duration_s = (self._now - began).total_seconds()
             self.log_attempt(task, answer, began, duration_s, counted=False)
+            task = attrs.evolve(task, result=answer.result)
         return self.move(task, Trigger.CANCEL, reason="cancelled by a client")
 
     def _retry(self, task: Task) -> Task:
@@ -304,8 +305,30 @@ class Changes(Moves):
             self._lost(self._batch.adopt(task), "the server stopped during the attempt")
         return len(found)
 
-    def _refill(self, lane: Lane, limit: int) -> Page:
-        return self._batch.flushed().page(lane, self._now, limit)
+    def _refill(self, command: Refill) -> Reading:
+        """What has become due counts as ready; of that, at most ``limit`` join the ready ones at
+        once. Due ones beyond that lead the scheduled, and what is ready is then not complete."""
+        records = self._batch.flushed()
+        lane, limit, side_limit = command.lane, command.limit, command.side_limit
+        records.promote(lane, self._now, limit)
+        # One more than is wanted tells whether there are others.
+        scheduled = records.scheduled(lane, limit + 1 if command.page else 1)
+        all_are_ready = not scheduled or scheduled[0].due_at > self._now
+        page: Page | None = None
+        if command.page:
+            ready = records.ready(lane, limit + 1, command.without)
+            page = Page(
+                ready=tuple(ready[:limit]),
+                ready_complete=len(ready) <= limit and all_are_ready,
+                scheduled=tuple(scheduled[:limit]),
+                scheduled_complete=len(scheduled) <= limit,
+            )
+        sides = []
+        for destination in command.sides:
+            found = records.ready_at(destination, side_limit + 1)
+            complete = len(found) <= side_limit and all_are_ready
+            sides.append(Side(destination, tuple(found[:side_limit]), complete))
+        return Reading(page, tuple(sides))
 
     def _prune(self, limit: int) -> int:
         config = self._config

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
 
-from .backlog import Page
+from .entries import Reading
 from .outcome import Answer
 from .task import Lane, Task, TaskId, TaskSpec
 
@@ -150,11 +150,17 @@ class Recover(Command[int]):
 
 
 @attrs.frozen
-class Refill(Command[Page]):
-    """Read the head of a lane."""
+class Refill(Command[Reading]):
+    """Read the head of a lane: ``limit`` ready and ``limit`` scheduled tasks, unless ``page`` says
+    no. Ready ones ``without`` what goes to these destinations; and in any case the first
+    ``side_limit`` ready ones of each of the destinations ``sides``."""
 
     lane: Lane
     limit: int
+    page: bool = True
+    without: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ()
+    side_limit: int = 0
 
 
 @attrs.frozen

@@ -9,10 +9,10 @@ import attrs
 
 from engine.config import EngineConfig
 
-from .backlog import rank_of
 from .batch import Batch
+from .entries import rank_of
 from .lifecycle import ENDED, FINAL, WAITING, Trigger, advance
-from .outcome import Answer, result_of
+from .outcome import Answer
 from .task import Attempt, CallbackResult, Dispatch, Event, Lane, Status, Task, TaskSpec, Wait
 
 _EVENT_BODY_MAX = 1024  # characters of a callback's body that an event repeats
@@ -131,6 +131,6 @@ class Moves:
                 method=task.spec.method,
                 url=task.spec.callback_url,
                 counted=counted,
-                result=result_of(answer),
+                result=answer.result,
             )
         )

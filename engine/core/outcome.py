@@ -88,11 +88,6 @@ def classify(answer: Answer) -> Verdict:
     return Verdict.RETRY
 
 
-def result_of(answer: Answer) -> CallbackResult:
-    """The answer as it is kept with the task."""
-    return answer.result
-
-
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")  # the grammar has no fractions, some callees do
 
 

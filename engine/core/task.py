@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
@@ -96,14 +97,29 @@ class RetryPolicy:
     jitter: bool = True
 
 
+HOPS_MAX = 5
+"""How many callbacks in a row may each create the next task."""
+
+NOT_IN_BODIES = "not in bodies"
+"""Marks a field that clients cannot give as a field: it comes from somewhere else."""
+
+
+def names_of(headers: Mapping[str, str]) -> str:
+    """How headers show in a ``repr``: their values may be credentials."""
+    return repr(list(headers))
+
+
 @attrs.frozen(kw_only=True)
 class TaskSpec:
-    """What a client asks for. Breaking a rule raises ``InvalidTask`` when it is submitted."""
+    """What a client asks for. Breaking a rule raises ``InvalidTask`` when it is submitted.
+
+    ``hops`` counts the callbacks that led to this task, one creating the next; a limit ends loops.
+    """
 
     name: Annotated[str, text(1, 200)]
     callback_url: Annotated[str, HTTP_URL]
     description: Annotated[str, text(0, 10_000)] | None = None
-    payload: Json = None
+    payload: Json = attrs.field(default=None, repr=False)
     priority: Annotated[int, between(-100, 100)] = 0
     dispatch: Dispatch | None = None
     run_at: datetime | None = None
@@ -112,9 +128,12 @@ class TaskSpec:
     timeout_s: Annotated[float, between(0.1, 1800)] = 10.0
     retry_policy: RetryPolicy = RetryPolicy()
     method: Method = Method.POST
-    headers: Annotated[dict[str, str], HEADERS] = attrs.field(factory=dict)
+    headers: Annotated[dict[str, str], HEADERS] = attrs.field(factory=dict, repr=names_of)
     metadata: Annotated[dict[str, str], string_map(20, 500)] = attrs.field(factory=dict)
     partition_key: Annotated[str, text(1, 200)] | None = None
+    hops: Annotated[int, between(0, HOPS_MAX)] = attrs.field(
+        default=0, metadata={NOT_IN_BODIES: True}
+    )
 
     def problems(self) -> list[tuple[Path, str]]:
         """Every broken rule, as ``(path, detail)`` pairs."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import attrs
 
-from engine.core.backlog import Entry
+from engine.core.entries import Entry
 from engine.core.task import Lane
 
 

@@ -20,7 +20,7 @@ from engine.actors.queue import Queue
 from engine.actors.repository import Applied, Repository
 from engine.adapters.brokers.local import LocalBroker
 from engine.config import EngineConfig
-from engine.core.backlog import Entry
+from engine.core.entries import entry_of
 from engine.core.outcome import Answer
 from engine.core.task import ErrorClass, RetryPolicy, Status
 from engine.errors import IllegalTransition, StoreRejected, StoreUnavailable
@@ -370,9 +370,7 @@ class Shop:
 
     def __call__(self, applied: Applied) -> None:
         waiting = [task for task in applied.tasks if task.lane is not None]
-        self.broker.announce(
-            [Hint(t.lane, Entry(t.id, t.rank, t.due_at)) for t in waiting if t.lane is not None]
-        )
+        self.broker.announce([Hint(t.lane, entry_of(t)) for t in waiting if t.lane is not None])
 
     def lost_track(self) -> None:
         self.queue.lost_track()

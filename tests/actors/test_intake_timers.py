@@ -13,7 +13,7 @@ from engine.actors.intake import intake
 from engine.actors.mailbox import Inbox
 from engine.actors.timers import pruner, sweeper
 from engine.adapters.brokers.local import LocalBroker
-from engine.core.backlog import Entry
+from engine.core.entries import Entry
 from engine.core.queries import Kept, TaskQuery
 from engine.core.task import Dispatch, Lane, Status
 from engine.errors import TaskNotFound
@@ -27,7 +27,7 @@ URL = "http://callee.example/it"
 
 
 def hint(n: int) -> Hint:
-    return Hint(Lane.RUN, Entry(an_id(n), n, at(0)))
+    return Hint(Lane.RUN, Entry(an_id(n), n, at(0), "http://callee.example:80"))
 
 
 # -- intake ------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from engine.actors.mailbox import Inbox
 from engine.actors.queue import Queue
 from engine.adapters.system import TrioClock
 from engine.config import EngineConfig
-from engine.core.backlog import Entry, Page
 from engine.core.commands import Claim, Refill, Take
+from engine.core.entries import Entry, Page, Reading
 from engine.core.task import Dispatch, Lane, Status
 from engine.errors import (
     EngineError,
@@ -72,7 +72,7 @@ class Rig:
         await trio.testing.wait_all_tasks_blocked()
         for request in self.repository.receive_nowait():
             assert isinstance(request.command, Refill)
-            request.reply.answer(page if request.command.lane is Lane.RUN else NOTHING)
+            request.reply.answer(Reading(page if request.command.lane is Lane.RUN else NOTHING))
         await trio.testing.wait_all_tasks_blocked()
 
 
@@ -88,8 +88,10 @@ async def running(rig: Rig) -> AsyncIterator[trio.Nursery]:
         rig.inbox.close()
 
 
-def entry(n: int, *, rank: int | None = None, due_s: float = 0.0) -> Entry:
-    return Entry(an_id(n), n if rank is None else rank, at(due_s))
+def entry(
+    n: int, *, rank: int | None = None, due_s: float = 0.0, at_host: str = "http://callee:80"
+) -> Entry:
+    return Entry(an_id(n), n if rank is None else rank, at(due_s), at_host)
 
 
 def claims(commands: Sequence[Any]) -> list[str]:
@@ -247,7 +249,8 @@ async def test_a_page_arrives_even_when_its_inbox_is_full(autojump_clock):
         rig.actor.withdraw(())  # fills it
         page = Page((entry(1),), ready_complete=True, scheduled=(), scheduled_complete=True)
         for request in requests:
-            request.reply.answer(page if request.command == Refill(Lane.RUN, 2_000) else NOTHING)
+            asked_for_it = request.command == Refill(Lane.RUN, 2_000)
+            request.reply.answer(Reading(page if asked_for_it else NOTHING))
         assert claims(await rig.requests()) == [an_id(1)]
 
 
@@ -317,7 +320,7 @@ async def test_cancelled_at_any_step_it_leaves_nobody_waiting(autojump_clock):
         async def serve() -> None:
             while True:
                 request = await rig.repository.receive()
-                answer = NOTHING if isinstance(request.command, Refill) else a_task()
+                answer = Reading(NOTHING) if isinstance(request.command, Refill) else a_task()
                 request.reply.answer(answer)
 
         async with nobody_hangs(60) as nursery:

@@ -72,7 +72,13 @@ async def _live(store: SqliteStore) -> None:
     await commit(store, Recover("new", 10))
     await commit(store, Sweep(10), now=at(100))
     await commit(store, Refill(Lane.RUN, 10), now=at(100))
+    await _pass_over(store)
     await commit(store, Prune(10), now=at(10**8))
+
+
+async def _pass_over(store: SqliteStore) -> None:
+    dead = ("http://dead.example:80", "http://gone.example:80")
+    await commit(store, Refill(Lane.RUN, 10, without=dead, sides=dead, side_limit=5), now=at(100))
 
 
 async def _read(store: SqliteStore) -> None:
@@ -131,6 +137,18 @@ async def test_the_hot_paths_use_the_indexes_made_for_them(store: SqliteStore):
     await _live(store)
     steps = {step for plan in plans.explained().values() for step in plan}
     text = "\n".join(sorted(steps))
-    for index in ("ready", "scheduled", "turn", "expires", "status", "completed"):
+    for index in ("ready", "ready_at", "scheduled", "turn", "expires", "status", "completed"):
         assert re.search(rf"SEARCH task USING (COVERING )?INDEX ix_task_{index}\b", text), index
     assert "ix_archive_archived" in text
+
+
+async def test_passing_a_destination_over_reads_an_index_and_no_rows(store: SqliteStore):
+    """A million tasks of a dead host may lie at the head of the lane."""
+    plans = Plans(store)
+    await _pass_over(store)
+    (plan,) = [plan for statement, plan in plans.explained().items() if "NOT IN" in statement]
+    assert plan[0] == "SEARCH task USING COVERING INDEX ix_task_ready (lane=?)"
+    (plan,) = [
+        plan for statement, plan in plans.explained().items() if "destination =" in statement
+    ]
+    assert plan == ["SEARCH task USING COVERING INDEX ix_task_ready_at (lane=? AND destination=?)"]

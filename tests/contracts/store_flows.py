@@ -82,11 +82,11 @@ async def test_a_failure_waits_is_due_again_and_is_given_up(store: Store):
         task = await claimed(store, now=now)
         (task,) = await commit(store, finishing(task, 500), now=now)
         seen.append(task.status)
-        (page,) = await commit(store, Refill(Lane.RUN, 10), now=now)
-        assert not page.ready
+        (reading,) = await commit(store, Refill(Lane.RUN, 10), now=now)
+        assert not reading.page.ready
         now = at(100 * len(seen))
-        (page,) = await commit(store, Refill(Lane.RUN, 10), now=now)
-        assert len(page.ready) == (task.status is Status.RETRYING)
+        (reading,) = await commit(store, Refill(Lane.RUN, 10), now=now)
+        assert len(reading.page.ready) == (task.status is Status.RETRYING)
     assert seen == [Status.RETRYING, Status.RETRYING, Status.FAILED]
     assert [a.number for a in await store.attempts(an_id(1))] == [1, 2, 3]
     (again,) = await commit(store, Retry(an_id(1)), now=now)
@@ -96,8 +96,8 @@ async def test_a_failure_waits_is_due_again_and_is_given_up(store: Store):
 
 async def test_a_client_takes_releases_and_executes(store: Store):
     await commit(store, creating(1, dispatch=Dispatch.MANUAL))
-    (page,) = await commit(store, Refill(Lane.TAKE, 5))
-    assert [entry.task_id for entry in page.ready] == [an_id(1)]
+    (reading,) = await commit(store, Refill(Lane.TAKE, 5))
+    assert [entry.task_id for entry in reading.page.ready] == [an_id(1)]
     (taken,) = await commit(store, Take(an_id(1), 60))
     assert (taken.status, taken.expires_at) == (Status.PENDING, at(60))
     (freed,) = await commit(store, Release(an_id(1)))
@@ -105,8 +105,8 @@ async def test_a_client_takes_releases_and_executes(store: Store):
     await commit(store, Take(an_id(1), 60))
     (handed,) = await commit(store, Execute(an_id(1)))
     assert handed.lane is Lane.RUN
-    (page,) = await commit(store, Refill(Lane.RUN, 5))
-    assert [entry.task_id for entry in page.ready] == [an_id(1)]
+    (reading,) = await commit(store, Refill(Lane.RUN, 5))
+    assert [entry.task_id for entry in reading.page.ready] == [an_id(1)]
 
 
 async def test_leases_and_deadlines_are_swept(store: Store):
@@ -146,8 +146,8 @@ async def test_a_partition_key_is_first_in_first_out(store: Store, apart):
         await commit(store, *creates)
     order = []
     while holder := await store.partition_holder("k"):
-        (page,) = await commit(store, Refill(Lane.RUN, 10))
-        assert [entry.task_id for entry in page.ready] == [holder]
+        (reading,) = await commit(store, Refill(Lane.RUN, 10))
+        assert [entry.task_id for entry in reading.page.ready] == [holder]
         order.append(holder)
         (task,) = await commit(store, Claim(holder, "me"))
         await commit(store, finishing(task))
@@ -184,8 +184,8 @@ async def test_an_update_changes_what_is_found_and_when(store: Store):
         (TaskQuery(names=frozenset({"invoice"})), 0),
     ):
         assert len(await store.tasks(query, 5)) == found
-    (page,) = await commit(store, Refill(Lane.RUN, 5))
-    assert (page.ready, len(page.scheduled)) == ((), 1)
+    (reading,) = await commit(store, Refill(Lane.RUN, 5))
+    assert (reading.page.ready, len(reading.page.scheduled)) == ((), 1)
 
 
 async def test_a_key_replays_its_answer_until_it_runs_out(store: Store):

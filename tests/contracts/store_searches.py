@@ -9,10 +9,27 @@ import attrs
 import pytest
 
 from engine.core.batch import Records, WriteSet
+from engine.core.commands import Claim, Refill, Update
+from engine.core.destination import destination_of
+from engine.core.entries import Side, entry_of
 from engine.core.queries import Kept, TaskQuery
 from engine.core.task import Lane, Status, Task, TaskId, Wait
 from engine.ports.store import Store
-from tests.support.builders import NOW, a_task, an_answer, an_id, at, number, write
+from tests.support.builders import (
+    NOW,
+    a_spec,
+    a_task,
+    an_answer,
+    an_id,
+    at,
+    commit,
+    creating,
+    number,
+    write,
+)
+
+HOST = destination_of(a_spec().callback_url)
+DEAD, OTHER = "http://dead.example:80", "https://other.example:443"
 
 
 def _numbers(found: Iterable[TaskId]) -> list[int]:
@@ -139,7 +156,8 @@ async def test_a_key_is_held_by_the_task_that_is_neither_ended_nor_blocked(store
 
 
 async def _page(store: Store, now, limit, lane=Lane.RUN):
-    page = await store.transact(lambda records: records.page(lane, now, limit))
+    (reading,) = await commit(store, Refill(lane, limit), now=now)
+    page = reading.page
     return (
         _numbers(entry.task_id for entry in page.ready),
         page.ready_complete,
@@ -195,9 +213,74 @@ async def test_a_page_makes_few_tasks_ready_at_once_and_says_so(store: Store):
 async def test_entries_carry_what_the_window_needs(store: Store):
     task = a_task(1, priority=3)
     await write(store, inserts=[task, _later(2, 7)])
-    page = await store.transact(lambda records: records.page(Lane.RUN, NOW, 5))
-    assert (page.ready[0].rank, page.ready[0].due_at) == (task.rank, NOW)
-    assert page.scheduled[0].due_at == at(7)
+    (reading,) = await commit(store, Refill(Lane.RUN, 5))
+    assert reading.page.ready == (entry_of(task),)
+    assert reading.page.scheduled == (entry_of(_later(2, 7)),)
+
+
+async def test_a_page_can_leave_destinations_out(store: Store):
+    await write(
+        store,
+        inserts=[
+            *(a_task(n, callback_url="http://dead.example/a") for n in range(1, 40)),
+            *(a_task(n, callback_url="https://OTHER.example/b") for n in range(40, 43)),
+            *(a_task(n) for n in range(50, 53)),
+            _later(60, 7, callback_url="http://dead.example/c"),
+        ],
+    )
+    (reading,) = await commit(store, Refill(Lane.RUN, 4, without=(DEAD,)))
+    assert _numbers(e.task_id for e in reading.page.ready) == [40, 41, 42, 50]
+    assert {e.destination for e in reading.page.ready} == {OTHER, HOST}
+    assert not reading.page.ready_complete
+    assert [e.destination for e in reading.page.scheduled] == [DEAD]  # those are not left out
+    (reading,) = await commit(store, Refill(Lane.RUN, 3, without=(DEAD, OTHER)))
+    assert _numbers(e.task_id for e in reading.page.ready) == [50, 51, 52]
+    assert reading.page.ready_complete
+
+
+async def test_sides_hold_the_head_of_single_destinations(store: Store):
+    await write(
+        store,
+        inserts=[
+            a_task(1),
+            *(a_task(n, callback_url="http://dead.example/a") for n in (2, 3, 4)),
+            a_task(5, callback_url="http://dead.example:80/b", priority=1),
+            a_task(6, callback_url="http://dead.example:81/b"),
+            a_task(7, callback_url="http://dead.example/c", lane=Lane.TAKE),
+            a_task(8, callback_url="http://dead.example/c", status=Status.PROCESSING, owner="me"),
+        ],
+    )
+    asked = Refill(Lane.RUN, 9, page=False, sides=(DEAD, OTHER), side_limit=4)
+    (reading,) = await commit(store, asked)
+    assert reading.page is None
+    dead, other = reading.sides
+    assert (dead.destination, _numbers(e.task_id for e in dead.ready)) == (DEAD, [5, 2, 3, 4])
+    assert dead.complete
+    assert other == Side(OTHER, (), complete=True)
+    (reading,) = await commit(store, attrs.evolve(asked, side_limit=3))
+    assert _numbers(e.task_id for e in reading.sides[0].ready) == [5, 2, 3]
+    assert not reading.sides[0].complete
+
+
+async def test_a_side_shows_what_has_become_due_and_says_if_that_is_not_all(store: Store):
+    dead = {"callback_url": "http://dead.example/a"}
+    await write(store, inserts=[_later(n, n, **dead) for n in range(1, 6)])
+    asked = Refill(Lane.RUN, 2, page=False, sides=(DEAD,), side_limit=9)
+    for found, complete in (([1, 2], False), ([1, 2, 3, 4], True)):
+        (reading,) = await commit(store, asked, now=at(4))
+        assert _numbers(e.task_id for e in reading.sides[0].ready) == found
+        assert reading.sides[0].complete is complete
+
+
+async def test_a_task_that_gets_another_url_moves_to_its_destination(store: Store):
+    (_,) = await commit(store, creating(1))
+    await commit(store, Update(an_id(1), {"callback_url": "http://dead.example/new"}))
+    (reading,) = await commit(store, Refill(Lane.RUN, 5, sides=(HOST, DEAD), side_limit=5))
+    assert [len(side.ready) for side in reading.sides] == [0, 1]
+    assert reading.page.ready[0].destination == DEAD
+    await commit(store, Claim(an_id(1), "me"))
+    (reading,) = await commit(store, Refill(Lane.RUN, 5, sides=(DEAD,), side_limit=5))
+    assert reading.sides[0].ready == ()
 
 
 # -- by the clock ----------------------------------------------------------------------------
@@ -243,7 +326,7 @@ async def test_a_transaction_sees_its_own_writes(store: Store):
         assert records.expired(NOW, 5) == [task]
         assert records.counts()[Status.QUEUED] == 1
         assert records.answer("key", NOW) == an_answer()
-        assert [entry.task_id for entry in records.page(Lane.RUN, NOW, 5).ready] == [task.id]
+        assert records.ready(Lane.RUN, 5) == records.ready_at(HOST, 5) == [entry_of(task)]
         assert records.load(set()) == {}
 
     await store.transact(work)

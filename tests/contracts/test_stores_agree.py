@@ -32,6 +32,7 @@ from engine.core.commands import (
     Take,
     Update,
 )
+from engine.core.destination import destination_of
 from engine.core.outcome import Answer
 from engine.core.queries import Kept, TaskQuery
 from engine.core.task import Dispatch, ErrorClass, Lane, Status
@@ -49,6 +50,7 @@ CONFIG = EngineConfig(
 
 NUMBERS = st.integers(1, 8)
 IDS = NUMBERS.map(an_id)
+HOSTS = st.sampled_from(["http://a.example/x", "https://a.example/", "http://b.example:8080/"])
 KEYS = st.sampled_from([None, "k", "☃"])
 SECONDS = st.sampled_from([0, 1, 5, 30, 100])
 LIMITS = st.integers(1, 3)
@@ -64,6 +66,7 @@ def creates(draw: st.DrawFn) -> AnyCommand:
         *numbers,
         key=None if key is None else IdempotencyKey(key, "body"),
         name=draw(st.sampled_from(["n", "ü"])),
+        callback_url=draw(HOSTS),
         payload=draw(st.sampled_from([None, {"a": [1, "ü"]}])),
         priority=draw(st.integers(-2, 2)),
         dispatch=draw(st.sampled_from(Dispatch)),
@@ -103,6 +106,7 @@ CHANGES = st.fixed_dictionaries(
         "metadata": METADATA,
         "run_at": SECONDS.map(at),
         "name": st.just("new"),
+        "callback_url": HOSTS,
     },
 )
 COMMANDS = st.one_of(
@@ -117,7 +121,15 @@ COMMANDS = st.one_of(
     st.builds(Update, IDS, CHANGES),
     st.builds(Sweep, LIMITS),
     st.builds(Recover, OWNERS, LIMITS),
-    st.builds(Refill, st.sampled_from(Lane), LIMITS),
+    st.builds(
+        Refill,
+        st.sampled_from(Lane),
+        LIMITS,
+        page=st.booleans(),
+        without=st.sets(HOSTS.map(destination_of)).map(tuple),
+        sides=st.sets(HOSTS.map(destination_of)).map(tuple),
+        side_limit=LIMITS,
+    ),
     st.builds(Prune, LIMITS),
 )
 FIRST = st.tuples(st.just(0), st.lists(creates(), min_size=2, max_size=4))

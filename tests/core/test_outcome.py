@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import example, given, strategies as st
 
-from engine.core.outcome import PERMANENT, Answer, Verdict, classify, result_of, retry_after_s
+from engine.core.outcome import PERMANENT, Answer, Verdict, classify, retry_after_s
 from engine.core.task import CallbackResult, ErrorClass
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -99,12 +99,12 @@ def test_an_answer_without_anything_is_tried_again() -> None:
 
 
 def test_a_success_keeps_status_and_body() -> None:
-    found = result_of(Answer(status_code=200, body="größe".encode(), truncated=True))
+    found = Answer(status_code=200, body="größe".encode(), truncated=True).result
     assert found == CallbackResult(status_code=200, body="größe", truncated=True)
 
 
 def test_a_refusal_keeps_the_body_and_says_what_it_was() -> None:
-    assert result_of(Answer(status_code=404, body=b"no")) == CallbackResult(
+    assert Answer(status_code=404, body=b"no").result == CallbackResult(
         status_code=404,
         body="no",
         error_class=ErrorClass.HTTP_STATUS,
@@ -113,20 +113,20 @@ def test_a_refusal_keeps_the_body_and_says_what_it_was() -> None:
 
 
 def test_a_redirect_is_named_as_such() -> None:
-    found = result_of(Answer(status_code=302))
+    found = Answer(status_code=302).result
     assert found.error_class is ErrorClass.REDIRECT
     assert found.error == "the callback answered 302; redirects are not followed"
 
 
 def test_trouble_on_the_way_has_no_body() -> None:
-    found = result_of(Answer(error_class=ErrorClass.DNS, error="no such host"))
+    found = Answer(error_class=ErrorClass.DNS, error="no such host").result
     assert found == CallbackResult(error_class=ErrorClass.DNS, error="no such host")
 
 
 @given(st.binary(max_size=200), st.integers(100, 599))
 @example(b"a\x00b\xff", 200)
 def test_any_body_can_be_stored(body: bytes, status: int) -> None:
-    found = result_of(Answer(status_code=status, body=body)).body
+    found = Answer(status_code=status, body=body).result.body
     assert found is not None
     assert "\x00" not in found
     found.encode()  # no lone surrogates

@@ -32,6 +32,8 @@ EXECUTORS = 10
 async def server(place: Path, *options: str) -> AsyncIterator[ServerProcess]:
     """The server, started and stopped without holding up the callee in this process."""
     arguments = ("--dispatch", "auto", "--executors", str(EXECUTORS), *options)
+    # The callee fails on purpose and is to be tried again at once: no breaker may ever open.
+    arguments += ("--breaker-ratio", "2")
     manager = running_server(place, *arguments)
     process = await trio.to_thread.run_sync(manager.__enter__)
     try:

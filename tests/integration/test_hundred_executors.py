@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -21,9 +22,11 @@ ONCE = RetryPolicy(max_attempts=1)
 
 
 @asynccontextmanager
-async def engine_and_receiver(executors: int) -> AsyncIterator[tuple[Engine, Receiver]]:
+async def engine_and_receiver(
+    executors: int, **settings: Any
+) -> AsyncIterator[tuple[Engine, Receiver]]:
     """A real engine with its tasks in memory, and a real callee."""
-    config = EngineConfig(executors=executors, grace_s=5.0)
+    config = EngineConfig(executors=executors, grace_s=5.0, **settings)
     async with open_receiver() as receiver, open_engine(config) as engine:
         yield engine, receiver
 
@@ -59,8 +62,12 @@ async def test_dead_and_hanging_callbacks_hold_up_nobody_beyond_their_own_slots(
     with socket.socket() as dead:  # bound, not listening: every connection is refused
         dead.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{dead.getsockname()[1]}/hook"
-        async with engine_and_receiver(10) as (engine, receiver):
-            hanging = await submit(engine, f"{receiver.url}/hang", 5, timeout_s=4.0)
+        # No breaker: this is about slots, and all that are refused shall be tried.
+        async with (
+            engine_and_receiver(10, breaker_ratio=2.0) as (engine, receiver),
+            open_receiver() as hangman,
+        ):
+            hanging = await submit(engine, f"{hangman.url}/hang", 5, timeout_s=4.0)
             refused = await submit(engine, nobody, 20)
             good = await submit(engine, f"{receiver.url}/slow?ms=50", 50)
             await until_ended(engine, good + refused, within_s=3.5)  # half of the slots are enough
@@ -74,7 +81,7 @@ async def test_dead_and_hanging_callbacks_hold_up_nobody_beyond_their_own_slots(
                 (attempt,) = await engine.attempts(task_id)
                 assert attempt.result.error_class is ErrorClass.TIMEOUT
                 assert attempt.duration_s == pytest.approx(4.0, abs=0.7)
-            assert receiver.in_flight == 0  # the connections were closed, too
+            assert hangman.in_flight == 0  # the connections were closed, too
 
 
 async def test_a_cancel_in_flight_closes_the_connection():

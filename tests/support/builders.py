@@ -10,10 +10,10 @@ from uuid import UUID
 import attrs
 
 from engine.config import EngineConfig
-from engine.core.backlog import rank_of
 from engine.core.batch import Batch, Records, WriteSet
 from engine.core.changes import Changes
 from engine.core.commands import AnyCommand, Create, Finish, IdempotencyKey, Receipt, StoredAnswer
+from engine.core.entries import rank_of
 from engine.core.outcome import Answer
 from engine.core.task import (
     Attempt,

@@ -88,6 +88,11 @@ class FakeNet:
     def __repr__(self) -> str:
         return f"<FakeNet {len(self.calls)} calls, {self.in_flight} in flight>"
 
+    def script(self, url: str, *replies: Reply) -> str:
+        """What attempts at any URL are answered from now on; gives the URL back."""
+        self._scripts[url] = replies
+        return url
+
     @asynccontextmanager
     async def open_caller(self) -> AsyncIterator[Caller]:
         """A caller; they all write into the same book."""

@@ -71,6 +71,8 @@ async def test_flaky_answers_once_enough_attempts_of_the_task_have_failed(receiv
     statuses = [(await call(receiver, "/flaky?fails=2", n)).status_code for n in (1, 2, 3)]
     assert statuses == [503, 503, 200]
     assert (await call(receiver, "/flaky?fails=2", 1, task="task-2")).status_code == 503
+    assert (await call(receiver, "/flaky?status=404", 1, task="task-3")).status_code == 404
+    assert (await call(receiver, "/flaky?status=1", 1, task="task-4")).status_code == 200
 
 
 async def test_flaky_counts_itself_when_the_caller_names_no_attempt(receiver):

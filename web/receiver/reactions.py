@@ -56,7 +56,7 @@ def _slow(query: Query, _attempt: int) -> Reaction:
 
 def _flaky(query: Query, attempt: int) -> Reaction:
     if attempt <= _number(query, "fails", 2, 1000):
-        return Reaction(503, b'{"error":"not yet"}')
+        return Reaction(max(200, int(_number(query, "status", 503, 599))), b'{"error":"not yet"}')
     return Reaction()
 
 
@@ -74,7 +74,7 @@ def _retry_after(query: Query, attempt: int) -> Reaction:
 REACTIONS: Final[Mapping[str, Callable[[Query, int], Reaction]]] = {
     "/good": lambda _query, _attempt: Reaction(),
     "/slow": _slow,  # ?ms=200
-    "/flaky": _flaky,  # ?fails=2: 503 until that many attempts of the task have failed
+    "/flaky": _flaky,  # ?fails=2&status=503: that, until so many attempts of the task have failed
     "/broken": lambda _query, _attempt: Reaction(500, b'{"error":"broken"}'),
     "/permanent": lambda _query, _attempt: Reaction(422, b'{"error":"never"}'),
     "/hang": lambda _query, _attempt: Reaction(0, delay_s=math.inf),

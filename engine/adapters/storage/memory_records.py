@@ -12,9 +12,10 @@ from typing import Any
 import attrs
 from sortedcontainers import SortedDict, SortedSet
 
-from engine.core.backlog import Entry, Page
 from engine.core.batch import WriteSet
 from engine.core.commands import StoredAnswer
+from engine.core.destination import destination_of
+from engine.core.entries import Entry, entry_of
 from engine.core.lifecycle import ENDED
 from engine.core.task import Attempt, Event, Lane, Status, Task, TaskId, Wait
 from engine.errors import StoreConflict, StoreRejected
@@ -31,6 +32,7 @@ class TaskRows:
         self.ended: SortedSet[tuple[datetime, TaskId]] = SortedSet()
         self.archived: SortedSet[tuple[datetime, TaskId]] = SortedSet()
         self.ready = {lane: SortedSet[tuple[int, TaskId]]() for lane in Lane}
+        self.ready_at: SortedSet[tuple[str, int, TaskId]] = SortedSet()  # of the lane run
         self.scheduled = {lane: SortedSet[tuple[datetime, int, TaskId]]() for lane in Lane}
         self.holders: SortedSet[tuple[str, TaskId]] = SortedSet()
         self.blocked: SortedSet[tuple[str, TaskId]] = SortedSet()
@@ -67,6 +69,9 @@ class TaskRows:
             found.append((self.ended, (task.completed_at, task.id)))
         if task.lane is not None and task.wait is Wait.READY:
             found.append((self.ready[task.lane], (task.rank, task.id)))
+            if task.lane is Lane.RUN:
+                destination = destination_of(task.spec.callback_url)
+                found.append((self.ready_at, (destination, task.rank, task.id)))
         if task.lane is not None and task.wait is Wait.SCHEDULED:
             found.append((self.scheduled[task.lane], (task.due_at, task.rank, task.id)))
         key = task.spec.partition_key
@@ -141,25 +146,32 @@ class MemoryRecords:
         tasks = (self.rows.by_id[task_id] for task_id in self.rows.processing)
         return list(islice((task for task in tasks if task.owner != but_not), limit))
 
-    def page(self, lane: Lane, now: datetime, limit: int) -> Page:
-        """The head of a lane. At most ``limit`` tasks that have become due are made ready first;
-        due ones beyond that lead ``scheduled``, and ``ready`` is then not complete."""
-        ready, scheduled = self.rows.ready[lane], self.rows.scheduled[lane]
-        for due_at, _, task_id in list(islice(scheduled, limit)):
+    def promote(self, lane: Lane, now: datetime, limit: int) -> None:
+        """Make tasks ready that have become due."""
+        for due_at, _, task_id in list(islice(self.rows.scheduled[lane], limit)):
             if due_at > now:
                 break
             self._replace(task_id, attrs.evolve(self.rows.by_id[task_id], wait=Wait.READY))
-        all_due_are_ready = not scheduled or scheduled[0][0] > now
-        return Page(
-            ready=tuple(self._entry(task_id) for _, task_id in islice(ready, limit)),
-            ready_complete=len(ready) <= limit and all_due_are_ready,
-            scheduled=tuple(self._entry(task_id) for *_, task_id in islice(scheduled, limit)),
-            scheduled_complete=len(scheduled) <= limit,
-        )
 
-    def _entry(self, task_id: TaskId) -> Entry:
-        task = self.rows.by_id[task_id]
-        return Entry(task_id, task.rank, task.due_at)
+    def ready(self, lane: Lane, limit: int, without: Collection[str] = ()) -> list[Entry]:
+        """The head of a lane, without what goes to some destinations."""
+        entries = (entry_of(self.rows.by_id[task_id]) for _, task_id in self.rows.ready[lane])
+        return list(islice((entry for entry in entries if entry.destination not in without), limit))
+
+    def ready_at(self, destination: str, limit: int) -> list[Entry]:
+        """The first ready tasks that go to a destination."""
+        found = []
+        first = (destination, -(2**63), "")
+        for goes_to, _, task_id in islice(self.rows.ready_at.irange(minimum=first), limit):
+            if goes_to != destination:
+                break
+            found.append(entry_of(self.rows.by_id[task_id]))
+        return found
+
+    def scheduled(self, lane: Lane, limit: int) -> list[Entry]:
+        """What becomes due next in a lane."""
+        first = islice(self.rows.scheduled[lane], limit)
+        return [entry_of(self.rows.by_id[task_id]) for *_, task_id in first]
 
     # -- writing -----------------------------------------------------------------------------
 

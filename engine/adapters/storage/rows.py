@@ -14,14 +14,15 @@ from engine.adapters.codec import (
     encode_result,
 )
 from engine.core.commands import IdempotencyKey, StoredAnswer
+from engine.core.destination import destination_of
 from engine.core.lifecycle import ENDED
 from engine.core.task import Attempt, Event, Lane, Status, Task, Wait
 
-from .schema import task as task_table
+from .schema import archive, task as live
 
 Values: TypeAlias = dict[str, Any]
 
-TASK_COLUMNS = tuple(column.name for column in task_table.columns)
+TASK_COLUMNS = tuple(column.name for column in live.columns if column.name in archive.c)
 """The order in which ``task_from`` takes a row; an archived one has ``archived_at`` behind."""
 
 HOLDS = "holds"
@@ -83,7 +84,7 @@ def state_values(task: Task) -> Values:
 
 
 def task_values(task: Task, spec_text: str) -> Values:
-    """Every column of a live task."""
+    """Every column that live and archived tasks have."""
     values = state_values(task)
     values["id"] = task.id
     values["created_at"] = micros(task.created_at)
@@ -99,6 +100,11 @@ def spec_values(task: Task, spec_text: str) -> Values:
         "partition_key": spec.partition_key,
         "spec": spec_text,
     }
+
+
+def live_values(task: Task) -> Values:
+    """What a live task has beyond an archived one: it follows from the spec, and is searched for."""
+    return {"destination": destination_of(task.spec.callback_url)}
 
 
 def archived_values(task: Task) -> Values:

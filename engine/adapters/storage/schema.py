@@ -21,6 +21,7 @@ SEQ = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 LABEL = sa.String(20)
 
 READY = "wait = 'ready'"
+READY_TO_RUN = "wait = 'ready' AND lane = 'run'"
 SCHEDULED = "wait = 'scheduled'"
 
 
@@ -64,9 +65,19 @@ task = sa.Table(
     "task",
     METADATA,
     *_task_columns(),
+    # Scheme, host and port of the callback; only the lane "run" asks for it, so the archive does not.
+    sa.Column("destination", sa.String(300), nullable=False, server_default=""),
     _index("ix_task_status", "status", "id"),
     _index("ix_task_name", "name", "id"),
-    _index("ix_task_ready", "lane", "rank", "id", "due_at", where=READY),
+    # Holds all that a page asks for and all it is asked by ("wait" too: SQLite checks it again), so
+    # that passing over the tasks of a dead destination touches no rows.
+    _index("ix_task_ready", "lane", "rank", "id", "due_at", "destination", "wait", where=READY),
+    # "lane" and "wait" are always the same here; without them SQLite would walk the other index.
+    _index(
+        "ix_task_ready_at",
+        *("lane", "destination", "rank", "id", "due_at", "wait"),
+        where=READY_TO_RUN,
+    ),
     _index("ix_task_scheduled", "lane", "due_at", "rank", "id", where=SCHEDULED),
     _index("ix_task_turn", "partition_key", "turn", "id", where="turn IS NOT NULL"),
     _index("ix_task_expires", "expires_at", "id", where="expires_at IS NOT NULL"),

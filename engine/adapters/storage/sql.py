@@ -10,9 +10,9 @@ from typing import Any, TypeAlias, TypeVar
 import sqlalchemy as sa
 
 from engine.adapters.codec import encode_spec
-from engine.core.backlog import Entry, Page
 from engine.core.batch import WriteSet
 from engine.core.commands import StoredAnswer
+from engine.core.entries import Entry
 from engine.core.task import Lane, Status, Task, TaskId, TaskSpec
 from engine.errors import StoreConflict, StoreError
 
@@ -130,24 +130,31 @@ class SqlRecords:
         """Processing tasks of owners other than ``but_not``."""
         return self._tasks(self._session.rows(say.running(limit), {"owner": but_not}))
 
-    def page(self, lane: Lane, now: datetime, limit: int) -> Page:
-        """The head of a lane. At most ``limit`` tasks that have become due are made ready first;
-        due ones beyond that lead ``scheduled``, and ``ready`` is then not complete."""
-        now_us = rows.micros(now)
-        self._session.change(say.promote(limit), {"of_lane": lane.value, "now": now_us})
-        ready = self._entries(say.ready(limit + 1), lane)
-        scheduled = self._entries(say.scheduled(limit + 1), lane)
-        all_due_are_ready = not scheduled or scheduled[0].due_at > now
-        return Page(
-            ready=tuple(ready[:limit]),
-            ready_complete=len(ready) <= limit and all_due_are_ready,
-            scheduled=tuple(scheduled[:limit]),
-            scheduled_complete=len(scheduled) <= limit,
-        )
+    def promote(self, lane: Lane, now: datetime, limit: int) -> None:
+        """Make tasks ready that have become due."""
+        values = {"of_lane": lane.value, "now": rows.micros(now)}
+        self._session.change(say.promote(limit), values)
 
-    def _entries(self, statement: sa.Executable, lane: Lane) -> list[Entry]:
-        found = self._session.rows(statement, {"lane": lane.value})
-        return [Entry(task_id, rank, rows.moment(due_at)) for task_id, rank, due_at in found]
+    def ready(self, lane: Lane, limit: int, without: Collection[str] = ()) -> list[Entry]:
+        """The head of a lane, without what goes to some destinations."""
+        if without:
+            values = {"lane": lane.value, "destinations": list(without)}
+            return self._entries(say.ready_without(limit), values)
+        return self._entries(say.ready(limit), {"lane": lane.value})
+
+    def ready_at(self, destination: str, limit: int) -> list[Entry]:
+        """The first ready tasks that go to a destination."""
+        return self._entries(say.ready_at(limit), {"destination": destination})
+
+    def scheduled(self, lane: Lane, limit: int) -> list[Entry]:
+        """What becomes due next in a lane."""
+        return self._entries(say.scheduled(limit), {"lane": lane.value})
+
+    def _entries(self, statement: sa.Executable, values: Mapping[str, Any]) -> list[Entry]:
+        return [
+            Entry(task_id, rank, rows.moment(due_at), destination)
+            for task_id, rank, due_at, destination in self._session.rows(statement, values)
+        ]
 
     def _tasks(self, found: Iterable[Sequence[Any]]) -> list[Task]:
         tasks = []
@@ -163,7 +170,7 @@ class SqlRecords:
         """Write rows; returns the ``seq`` of the first event, 0 if there is none."""
         change = self._session.change
         if changes.inserts:
-            change(say.insert_task, [self._row(task) for task in changes.inserts])
+            change(say.insert_task, [self._live_row(task) for task in changes.inserts])
             self._add_metadata(changes.inserts)
         if changes.updates:
             self._update(changes.updates)
@@ -200,7 +207,8 @@ class SqlRecords:
             if self._knows(task):
                 states.append(values)
             else:
-                wholes.append(values | rows.spec_values(task, self._text(task)))
+                described_as = rows.spec_values(task, self._text(task)) | rows.live_values(task)
+                wholes.append(values | described_as)
                 described.append(task)
         for group in (states, wholes):
             if group and self._session.change(say.update_task, group) != len(group):
@@ -232,6 +240,9 @@ class SqlRecords:
 
     def _row(self, task: Task) -> rows.Values:
         return rows.task_values(task, self._text(task))
+
+    def _live_row(self, task: Task) -> rows.Values:
+        return self._row(task) | rows.live_values(task)
 
     def _knows(self, task: Task) -> bool:
         known = self._texts.get(task.id)

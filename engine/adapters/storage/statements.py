@@ -14,9 +14,10 @@ from sqlalchemy import bindparam
 
 from engine.core.task import Status
 
-from .rows import BLOCKED, HOLDS
+from .rows import BLOCKED, HOLDS, TASK_COLUMNS
 from .schema import (
     READY,
+    READY_TO_RUN,
     SCHEDULED,
     archive,
     attempt,
@@ -37,17 +38,17 @@ _ids: sa.BindParameter[Any] = bindparam("ids", expanding=True)
 
 # -- reading ---------------------------------------------------------------------------------
 
-live_by_ids = sa.select(task).where(task.c.id.in_(_ids))
+_live = sa.select(*(task.c[name] for name in TASK_COLUMNS))
+live_by_ids = _live.where(task.c.id.in_(_ids))
 archived_by_ids = sa.select(archive).where(archive.c.id.in_(_ids))
-live_by_id = sa.select(task).where(task.c.id == bindparam("one"))
+live_by_id = _live.where(task.c.id == bindparam("one"))
 archived_by_id = sa.select(archive).where(archive.c.id == bindparam("one"))
 all_counts = sa.select(status_count.c.status, status_count.c.n)
 holder = sa.select(task.c.id).where(
     task.c.partition_key == bindparam("key"), task.c.turn == sa.literal_column(f"'{HOLDS}'")
 )
 next_blocked = (
-    sa.select(task)
-    .where(
+    _live.where(
         task.c.partition_key == bindparam("key"),
         task.c.turn == sa.literal_column(f"'{BLOCKED}'"),
     )
@@ -55,8 +56,7 @@ next_blocked = (
     .limit(1)
 )
 oldest_queued = (
-    sa.select(task)
-    .where(task.c.status == sa.literal_column(f"'{Status.QUEUED.value}'"))
+    _live.where(task.c.status == sa.literal_column(f"'{Status.QUEUED.value}'"))
     .order_by(task.c.id)
     .limit(1)
 )
@@ -84,8 +84,7 @@ def events_after(limit: int) -> sa.Select[Any]:
 def expired(limit: int) -> sa.Select[Any]:
     """Tasks whose lease or deadline has passed."""
     return (
-        sa.select(task)
-        .where(task.c.expires_at <= bindparam("now"))
+        _live.where(task.c.expires_at <= bindparam("now"))
         .order_by(task.c.expires_at, task.c.id)
         .limit(limit)
     )
@@ -95,8 +94,7 @@ def expired(limit: int) -> sa.Select[Any]:
 def running(limit: int) -> sa.Select[Any]:
     """Attempts under way that are not ours."""
     return (
-        sa.select(task)
-        .where(
+        _live.where(
             task.c.status == sa.literal_column(f"'{Status.PROCESSING.value}'"),
             task.c.owner != bindparam("owner"),
         )
@@ -105,12 +103,29 @@ def running(limit: int) -> sa.Select[Any]:
     )
 
 
+_entries = sa.select(task.c.id, task.c.rank, task.c.due_at, task.c.destination)
+_IN_LANE = task.c.lane == bindparam("lane")
+
+
 @lru_cache(maxsize=64)
 def ready(limit: int) -> sa.Select[Any]:
     """The head of a lane."""
+    return _entries.where(_IN_LANE, sa.text(READY)).order_by(task.c.rank, task.c.id).limit(limit)
+
+
+@lru_cache(maxsize=64)
+def ready_without(limit: int) -> sa.Select[Any]:
+    """The head of a lane, without what goes to some destinations. Reads one index alone."""
+    elsewhere = task.c.destination.not_in(bindparam("destinations", expanding=True))
+    return ready(limit).where(elsewhere)
+
+
+@lru_cache(maxsize=64)
+def ready_at(limit: int) -> sa.Select[Any]:
+    """What goes to one destination."""
+    goes_there = task.c.destination == bindparam("destination")
     return (
-        sa.select(task.c.id, task.c.rank, task.c.due_at)
-        .where(task.c.lane == bindparam("lane"), sa.text(READY))
+        _entries.where(goes_there, sa.text(READY_TO_RUN))
         .order_by(task.c.rank, task.c.id)
         .limit(limit)
     )
@@ -120,8 +135,7 @@ def ready(limit: int) -> sa.Select[Any]:
 def scheduled(limit: int) -> sa.Select[Any]:
     """What becomes due next in a lane."""
     return (
-        sa.select(task.c.id, task.c.rank, task.c.due_at)
-        .where(task.c.lane == bindparam("lane"), sa.text(SCHEDULED))
+        _entries.where(_IN_LANE, sa.text(SCHEDULED))
         .order_by(task.c.due_at, task.c.rank, task.c.id)
         .limit(limit)
     )

@@ -1,0 +1,79 @@
+"""What the queue actor and the store tell each other of waiting tasks.
+
+Order. A task's effective priority is its priority plus the levels it has gained by waiting, one
+level for every ``ageing_s``. As all waiting tasks gain at the same pace, their order never changes
+while they wait, so it is one number fixed when the task becomes due (``rank_of``), and an index
+over that number gives the store the same order.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import attrs
+
+from .destination import destination_of
+from .task import Task, TaskId
+
+
+def rank_of(due_at: datetime, priority: int, ageing_s: float) -> int:
+    """Order of a waiting task, smallest first: microseconds since 1970, minus what its priority
+    is worth. Equal ranks go by id, that is, by age."""
+    return int((due_at.timestamp() - priority * ageing_s) * 1_000_000)
+
+
+@attrs.frozen
+class Entry:
+    """One waiting task, as the window knows it."""
+
+    task_id: TaskId
+    rank: int
+    due_at: datetime
+    destination: str
+
+
+def entry_of(task: Task) -> Entry:
+    """A task's entry."""
+    return Entry(task.id, task.rank, task.due_at, destination_of(task.spec.callback_url))
+
+
+@attrs.frozen
+class Page:
+    """What a lane's waiting tasks begin with in the store. ``complete``: there are no others."""
+
+    ready: tuple[Entry, ...]
+    ready_complete: bool
+    scheduled: tuple[Entry, ...]
+    scheduled_complete: bool
+
+
+@attrs.frozen
+class Side:
+    """What the ready tasks of one destination begin with."""
+
+    destination: str
+    ready: tuple[Entry, ...]
+    complete: bool
+
+
+@attrs.frozen
+class Reading:
+    """What was read of a lane. No page: it was not asked for."""
+
+    page: Page | None
+    sides: tuple[Side, ...] = ()
+
+
+@attrs.frozen
+class Wanted:
+    """What should be read of a lane: its page (``without`` what goes to these destinations), and
+    sides."""
+
+    page: bool
+    without: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ()
+
+    def shows(self, destination: str) -> bool:
+        """Whether every task that goes there and was scheduled before will be found in what is
+        read, be it still scheduled or ready."""
+        return self.page and (destination in self.sides or destination not in self.without)
