@@ -124,7 +124,12 @@ def _looked_at(headers: Iterable[tuple[bytes, bytes]]) -> Given:
 
 def _path(path: str) -> str:
     """The path the app will go by: Quart takes it out of a whole URL like this."""
-    return path if path.startswith("/") else urlparse(path).path
+    if path.startswith("/"):
+        return path
+    try:
+        return urlparse(path).path
+    except ValueError:  # unquoted, it has a host that is none, wherever the one checked stands
+        raise bad_request("the target of the request is malformed") from None
 
 
 def _too_fast(key: ApiKey, wait_s: float) -> Problem:

@@ -271,6 +271,8 @@ class Backlog:
     def _rejoin(self, destination: str, side: Window) -> None:
         """Back into the main window, as far as both are known without a gap."""
         self._give_up(destination)
+        if not side:  # there is nothing else to it, and with many dead hosts it happens often
+            return
         for key in side:
             self._places[key[2]] = (self._places[key[2]][0], self._ready)
         both = (self._ready, side)

@@ -29,6 +29,9 @@ from .destination import Report, Track, Verdict
 KNOWN_MAX = 10_000
 """Destinations that are remembered; of more than that, those are forgotten that rested longest."""
 
+LOOKED_AT_MAX = 100
+"""Of those, how many are looked at to find one that may be forgotten."""
+
 SHOWN_MAX = 20
 
 OthersWait: TypeAlias = Callable[[str], bool]
@@ -158,10 +161,11 @@ class Destinations:
         track.judge(now, self._policy, self._slow_s)
 
     def _make_room(self) -> None:
-        """Forget one if there are too many; who is busy or in trouble goes last."""
+        """Forget one if there are too many. Who is busy or in trouble is spared, unless so many
+        are that nobody else is found soon: a breaker may be open that nobody asks for any more."""
         if len(self._tracks) < self._known_max:
             return
-        for _ in range(len(self._tracks)):
+        for _ in range(min(len(self._tracks), LOOKED_AT_MAX)):
             destination, track = next(iter(self._tracks.items()))
             if not track.running and track.breaker.closed:
                 break

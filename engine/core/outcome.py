@@ -89,6 +89,7 @@ def classify(answer: Answer) -> Verdict:
 
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")  # the grammar has no fractions, some callees do
+_SECONDS_MAX = 1e12  # whatever is more is capped anyway
 
 
 def retry_after_s(answer: Answer, now: datetime) -> float | None:
@@ -98,6 +99,6 @@ def retry_after_s(answer: Answer, now: datetime) -> float | None:
         return UNCOUNTED_PAUSE_S[answer.error_class]
     value = answer.headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):
-        return float(value[:12])  # whatever is longer is capped anyway
+        return min(float(value), _SECONDS_MAX)
     moment = parse_http_date(value, now)
     return None if moment is None else max(0.0, (moment - now).total_seconds())

@@ -24,6 +24,7 @@ MASK: Final = "***"
 LENGTH_MIN: Final = 8  # to mask shorter values would make answers unreadable
 
 _PIECES: Final = re.compile(r"[\s;,]+")
+_PIECES_MAX: Final = 50  # of a header, as many as the cookies of one site; looking takes time
 _REMEMBERED: Final = 64  # secrets whose forms are kept ready
 
 
@@ -60,7 +61,7 @@ def _parts(value: str) -> Iterator[str]:
     """A header's value, and what it is made of: the credentials after a scheme, a password in
     them, the values of cookies. A callee may repeat these alone."""
     yield value
-    for piece in _PIECES.split(value):
+    for piece in _PIECES.split(value, _PIECES_MAX):
         yield piece
         yield piece.partition("=")[2].strip('"')
     scheme, _, credentials = value.partition(" ")
@@ -117,10 +118,10 @@ def _without_cut_off(body: bytes, forms: Iterable[bytes]) -> bytes:
 
 # -- secrets of a known form -----------------------------------------------------------------
 
-_KNOWN: Final = (
+_KNOWN: Final = (  # the limits keep the time in proportion to the text
     (re.compile(r"(rbk_[a-z0-9-]{1,32}_)[A-Za-z0-9_-]+"), rf"\1{MASK}"),
     (re.compile(r"(whsec_)[A-Za-z0-9+/=_-]+"), rf"\1{MASK}"),
-    (re.compile(r"([a-z][a-z0-9+.-]*://)[^\s'\"<>]*@", re.IGNORECASE), rf"\1{MASK}@"),
+    (re.compile(r"([a-z][a-z0-9+.-]{0,30}://)[^\s'\"<>]{0,2000}@", re.IGNORECASE), rf"\1{MASK}@"),
 )
 _CREDENTIALS: Final = (
     (

@@ -6,6 +6,8 @@ import gzip
 import os
 import resource
 import ssl
+import subprocess
+import sys
 
 import pytest
 import trio
@@ -132,6 +134,35 @@ async def test_a_shortage_of_descriptors_is_our_own_fault() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert result.error_class is ErrorClass.SHORTAGE
+
+
+WITHOUT_IPV6 = """
+import trio
+from engine.adapters.http import HttpCallbackNet
+from engine.core.callback import CallbackRequest
+
+async def main():
+    request = CallbackRequest(
+        method="POST", url="http://[::1]:9/", headers={}, body=b"", timeout_s=5
+    )
+    async with HttpCallbackNet(body_bytes_max=9, connect_timeout_s=5).open_caller() as caller:
+        print((await caller.call(request)).error_class)
+
+trio.run(main)
+"""
+
+
+def test_a_machine_without_ipv6_is_short_of_nothing() -> None:
+    """The kernel says the same there as when it has no port left: address not available."""
+    alone = ["unshare", "--user", "--map-root-user", "--net"]  # a network without any address
+    try:
+        subprocess.run([*alone, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("networks cannot be made here")
+    found = subprocess.run(
+        [*alone, sys.executable, "-c", WITHOUT_IPV6], check=True, capture_output=True, text=True
+    )
+    assert found.stdout == f"{ErrorClass.REFUSED}\n"
 
 
 async def test_a_refused_connection() -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from engine.adapters.http import HttpCallbackNet
 from engine.adapters.http.connect import is_own_address
@@ -164,6 +165,26 @@ async def test_no_address_takes_the_connection() -> None:
         url = f"http://name.test:{server.port}/"
     async with caller_of(["127.0.0.2", "127.0.0.1"]).open_caller() as caller:
         assert failed(await caller.call(request(url)), ErrorClass.REFUSED, "Connection refused")
+
+
+async def test_a_time_that_has_run_out_before_any_address_is_tried(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    class SlowPolicy:
+        """Judges for so long that no time is left."""
+
+        def refusal(self, address: str, port: int, *, ours: bool = False) -> str | None:
+            mock_clock.jump(2)
+            return None
+
+        def guards_wildcard(self, port: int) -> bool:
+            return False
+
+    names = ScriptedNames({"name.test": [["127.0.0.2", "127.0.0.1"]]})
+    net = open_net(egress=SlowPolicy(), connect_timeout_s=1, resolver=names)
+    async with raw_server(always(answer())) as server, net.open_caller() as caller:
+        found = await caller.call(request(f"http://name.test:{server.port}/", timeout_s=60))
+    assert failed(found, ErrorClass.CONNECT_TIMEOUT)
 
 
 async def test_an_address_that_says_nothing_leaves_time_for_the_next() -> None:

@@ -10,6 +10,7 @@ from engine.core.breaker import BreakerState, Ending
 from engine.core.destination import Report, destination_of, report_of
 from engine.core.destinations import (
     KNOWN_MAX,
+    LOOKED_AT_MAX,
     SHOWN_MAX,
     Admission,
     BreakerHold,
@@ -350,6 +351,18 @@ def test_the_memory_is_bounded_and_whoever_is_busy_or_in_trouble_is_forgotten_la
     assert rig.admission(1.0, "http://host9999:80") is FREE
     rig.it.ended(busy, 1.0, FINE)
     assert rig.admission(1.0, "http://busy:80") is FREE
+
+
+def test_a_new_one_costs_no_look_at_all_that_are_in_trouble() -> None:
+    """Else every new one would cost milliseconds once there are thousands of dead ones."""
+    rig = Rig()
+    rig.it = Destinations(CONFIG, known_max=LOOKED_AT_MAX + 2)
+    for n in range(LOOKED_AT_MAX + 2):
+        rig.tried(10, FAILED, destination=f"http://dead{n}:80")
+    rig.tried(1, FINE, destination="http://new:80")
+    assert rig.admission(1.0, "http://dead0:80") is SHUT  # looked at, and spared
+    assert rig.admission(1.0, f"http://dead{LOOKED_AT_MAX}:80") is ROOM
+    assert rig.admission(1.0, f"http://dead{LOOKED_AT_MAX + 1}:80") is SHUT
 
 
 def test_if_all_are_busy_the_first_one_is_forgotten_all_the_same() -> None:

@@ -394,6 +394,7 @@ def test_a_large_body_that_nobody_reads_does_not_hide_the_refusal(server: Server
         ("GET http://localhost/healthz HTTP/1.1\nHost: evil.example", 421),
         ("GET http://localhost@evil.example/healthz HTTP/1.1\nHost: localhost", 400),
         ("GET http://evil.example#@localhost/healthz HTTP/1.1\nHost: localhost", 400),
+        ("GET http:%2f%2f[x//localhost/ HTTP/1.1\nHost: localhost", 400),  # a host after all
         (f"GET http://localhost{V1}/tasks HTTP/1.1\nHost: localhost", 401),
         (f"GET http://localhost//healthz/..{V1}/tasks HTTP/1.1\nHost: localhost", 401),
         ("GET /healthz/../metrics HTTP/1.1\nHost: localhost", 401),

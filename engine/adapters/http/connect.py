@@ -8,10 +8,8 @@ resolved to.
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import closing
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -23,7 +21,7 @@ from engine.core.task import ErrorClass
 from .failures import CallFailed, is_shortage, refused
 from .names import Names
 from .request import Origin
-from .wire import TlsWire, Wire
+from .wire import TlsWire, Wire, own_address_towards
 
 ConnectTcp = Callable[[str, int], Awaitable[Wire]]
 """Connects to an address and port; raises ``OSError``."""
@@ -43,17 +41,11 @@ class Egress(Protocol):
 
 
 def is_own_address(address: str) -> bool:
-    """Whether this machine has that address. Asks the routing table; no packet is sent."""
+    """Whether this machine has that address. No packet is sent."""
     if ip_address(address).is_loopback:
         return True
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
-        try:
-            probe.connect((address, 9))  # of UDP: it only chooses a route and our address on it
-        except OSError:
-            return False  # no route: nothing could be reached there anyway
-        own = str(probe.getsockname()[0])
-    return ip_address(own) == ip_address(address)
+    own = own_address_towards(address)  # without a way nothing could be reached there anyway
+    return own is not None and ip_address(own) == ip_address(address)
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +99,7 @@ class Connector:
     async def _connect_one_of(self, addresses: Sequence[str], port: int, deadline: float) -> Wire:
         """Try one after the other; each gets an equal share of the time that is left."""
         for left, address in zip(range(len(addresses), 1, -1), addresses, strict=False):
-            share_s = (deadline - trio.current_time()) / left
+            share_s = max(0.0, deadline - trio.current_time()) / left
             try:
                 with trio.move_on_after(share_s):
                     return await self.connect(address, port)

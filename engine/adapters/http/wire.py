@@ -12,7 +12,8 @@ import os
 import socket
 import ssl
 from abc import abstractmethod
-from errno import EINPROGRESS
+from contextlib import closing
+from errno import EADDRNOTAVAIL, EINPROGRESS, ENETUNREACH
 from typing import Any, cast
 
 import trio
@@ -116,8 +117,22 @@ async def connect_tcp(address: str, port: int) -> Wire:
         raise
     if problem:
         sock.close()
+        if problem == EADDRNOTAVAIL and own_address_towards(address) is None:
+            problem = ENETUNREACH  # not for want of a port: we have no IPv6, say
         raise OSError(problem, os.strerror(problem))
     return TcpWire(sock)
+
+
+def own_address_towards(address: str) -> str | None:
+    """Which of this machine's addresses would speak to that one; ``None`` if there is no way to it.
+    Asks the routing table; no packet is sent."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect((address, 9))  # of UDP: it only chooses a route and our address on it
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
 
 
 class TlsWire(Wire):
