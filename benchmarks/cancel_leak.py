@@ -175,8 +175,10 @@ class Run:
         elif event.to_status in ENDED:
             self._ended += 1
             self._room.release()
-            error = event.result.error_class if event.result is not None else None
-            self._ends[f"{event.to_status}{f', {error}' if error else ''}"] += 1
+            why = ""
+            if event.to_status is Status.FAILED and event.result is not None:
+                why = f", {event.result.error_class}"
+            self._ends[f"{event.to_status}{why}"] += 1
 
     async def _cancel(self, engine: Engine, task_id: str, wait_s: float) -> None:
         await trio.sleep(wait_s)
