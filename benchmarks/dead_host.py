@@ -136,10 +136,10 @@ async def _figures(stack: Stack, phases: Mapping[str, Sent], second: Receiver) -
         figures.append(Figure(QUESTION, f"{what}: creates refused", sent.refused, limit=0))
         if waited:
             p95[name] = percentile(waited, 95)
-    for name, limit in ((ALONE, RATIO_MAX), (BESIDE_HEALTHY, None)):
+    for name in (ALONE, BESIDE_HEALTHY):
         if name in p95 and BESIDE_DEAD in p95:
             what, ratio = f"{BESIDE_DEAD} against {name}", p95[BESIDE_DEAD] / p95[name]
-            figures.append(Figure(QUESTION, what, ratio, "×", limit, stat="p95"))
+            figures.append(Figure(QUESTION, what, ratio, "×", RATIO_MAX, stat="p95"))
     accepted = [task_id for sent in phases.values() for task_id in sent.at]
     # Whatever else was called (the warm-up, the second host) is nobody's loss.
     accounted = await take_account(stack, accepted)
