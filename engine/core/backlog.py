@@ -162,10 +162,8 @@ class Backlog:
 
     def refill_failed(self) -> None:
         """The store could not be read; it still has to be."""
-        wanted = self._reading or Wanted(page=True)
-        self._outdated(wanted.sides)
         self._reading, self._gone, self._late = None, set(), {}
-        self._missed = True
+        self.forget()  # also what was set aside meanwhile: the page would have shown it
 
     def refill(self, reading: Reading, now: datetime) -> None:
         """Take over what the store holds, except what left while it was read."""
