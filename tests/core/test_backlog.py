@@ -486,6 +486,15 @@ def test_with_too_many_destinations_aside_nobody_is_held_back_any_more() -> None
 DESTINATIONS = "abc"
 
 
+def test_what_was_set_aside_during_a_reading_that_failed_is_read_again() -> None:
+    backlog = filled(entry("1"))
+    backlog.forget()  # another one came, of which nobody told; the page would show it
+    started(backlog)
+    assert next_id(backlog, admit=lambda *_: Admission.FULL) is None  # so "a" is set aside
+    backlog.refill_failed()
+    assert "a" in started(backlog).sides
+
+
 @attrs.define
 class Refilling:
     """A refill under way, and whether anything was missed since it began."""
