@@ -6,7 +6,7 @@ async with open_engine(database="sqlite:///ringback.db") as engine:
 
 from __future__ import annotations
 
-from .actors.status import EventFilter
+from .actors.feed import Batch, EventFilter
 from .config import EngineConfig
 from .core.commands import Created, IdempotencyKey, Receipt
 from .core.explain import Explanation
@@ -30,6 +30,7 @@ from .service import Engine, Stats, Watch
 
 __all__ = [
     "Attempt",
+    "Batch",
     "CallbackResult",
     "Created",
     "Dispatch",

@@ -7,6 +7,7 @@ caller is cancelled meanwhile, the change happens or does not, but never by half
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,10 +19,11 @@ import attrs
 import trio
 
 from .actors.executor import InFlight
+from .actors.feed import Batch, EventFilter, Watcher
 from .actors.mailbox import Inbox, Reply
 from .actors.queue import Queue
 from .actors.repository import Repository
-from .actors.status import EventFilter, StatusHub, Watcher
+from .actors.status import StatusHub
 from .config import EngineConfig
 from .core.commands import (
     AnyCommand,
@@ -120,24 +122,30 @@ class Watch:
             after = self._live.after
         self.position = after  # every wanted event up to here has been given out
 
-    async def receive(self) -> Sequence[Event]:
+    async def receive(self) -> Batch:
         """The next events, at least one. Raises ``CursorExpired`` if the events to resume from
         are gone, ``WatcherLagged`` if the caller was too slow, ``EngineStopping`` at the end."""
-        while True:
+        batch = Batch(())
+        while not batch:
             if self._live is None or self.position < self._live.after:
-                events = await self._missed()
+                batch = await self._missed()
             else:
-                # The store may have shown us more than the hub had passed on when it added us.
-                try:
-                    passed_on = await self._live.receive()
-                except WatcherLagged:
-                    raise WatcherLagged(self.position) from None
-                events = [event for event in passed_on if event.seq > self.position]
-                self.position = max(self.position, passed_on[-1].seq)
-            if events:
-                return events
+                batch = await self._next(self._live)
+        return batch
 
-    async def _missed(self) -> list[Event]:
+    async def _next(self, live: Watcher) -> Batch:
+        """What happens. The store may have shown us more than the hub had passed on when it added
+        us: of that nothing is given out again."""
+        try:
+            batch = await live.receive()
+        except WatcherLagged:
+            raise WatcherLagged(self.position) from None
+        known, self.position = self.position, max(self.position, batch.events[-1].seq)
+        if batch.events[0].seq > known:
+            return batch
+        return Batch(tuple(event for event in batch if event.seq > known))
+
+    async def _missed(self) -> Batch:
         """A page of what was missed. Goes live as soon as the rest is less than a page; what
         comes between the page and going live is the next page."""
         page_size = self._parts.config.event_page
@@ -148,7 +156,7 @@ class Watch:
             self._live = self._parts.hub.add(self._wanted, lasting=self._lasting)
         if page:
             self.position = page[-1].seq
-        return [event for event in page if self._wanted.matches(event)]
+        return Batch(tuple(filter(self._wanted.matches, page)))
 
     def close(self) -> None:
         """Watch no more."""
@@ -162,8 +170,20 @@ async def _check_cursor(store: Store, after: int) -> None:
         raise CursorExpired(after, oldest, newest)
 
 
+def _own(spec: TaskSpec) -> TaskSpec:
+    """The spec, holding nothing that its maker may go on to change: what is called must be what
+    was stored."""
+    return attrs.evolve(
+        spec,
+        payload=copy.deepcopy(spec.payload),
+        headers=dict(spec.headers),
+        metadata=dict(spec.metadata),
+    )
+
+
 class Engine:
-    """The handle of a running engine. Get one from ``open_engine``."""
+    """The handle of a running engine. Tasks that it gives out are records: nobody may change what
+    they hold. Get one from ``open_engine``."""
 
     def __init__(self, parts: EngineParts) -> None:
         self._parts = parts
@@ -198,9 +218,10 @@ class Engine:
     # -- tasks in ----------------------------------------------------------------------------
 
     async def submit(
-        self, specs: Sequence[TaskSpec], *, key: IdempotencyKey | None = None
+        self, specs: Sequence[TaskSpec], *, key: IdempotencyKey | None = None, owned: bool = False
     ) -> Created:
-        """Accept tasks, all or none; when it returns they are durable.
+        """Accept tasks, all or none; when it returns they are durable. What they hold is copied,
+        unless it is ``owned``: nobody else will ever change it.
 
         Raises ``InvalidTask`` (paths begin with the index of the task), ``Overloaded``,
         ``IdempotencyConflict``, ``StoreUnavailable``.
@@ -214,7 +235,7 @@ class Engine:
             raise InvalidTask(problems)
         if self._stopping:
             raise EngineStopping
-        tasks = tuple((self._parts.ids.task_id(), spec) for spec in specs)
+        tasks = tuple((self._parts.ids.task_id(), spec if owned else _own(spec)) for spec in specs)
         return await self._do(Create(tasks, key))
 
     # -- driving tasks by hand ---------------------------------------------------------------
@@ -248,8 +269,8 @@ class Engine:
             await self.execute(task_id)
             # When the engine stops, the task is where it is: the caller is told that.
             with trio.move_on_after(wait_s), contextlib.suppress(EngineStopping):
-                while (await watch.receive())[-1].to_status not in ENDED:
-                    pass
+                while (await self.get(task_id)).status not in ENDED:
+                    await watch.receive()  # perhaps of what happened before
         return await self.get(task_id)
 
     async def release(self, task_id: TaskId) -> Task:
@@ -279,7 +300,7 @@ class Engine:
             raise InvalidTask(problems)
         if fixed := [name for name in changes if name in _FIXED]:
             raise InvalidTask([((name,), "cannot be changed") for name in fixed])
-        return await self._do(Update(task_id, changes, if_version))
+        return await self._do(Update(task_id, copy.deepcopy(dict(changes)), if_version))
 
     async def redrive(self, query: TaskQuery, limit: int) -> list[TaskId]:
         """``retry`` for Failed tasks that match, newest first, at most ``limit``; tells which."""

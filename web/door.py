@@ -27,7 +27,8 @@ _log = logging.getLogger("ringback.web")
 
 _LOOKED_AT: Final = frozenset({b"host", b"origin", b"sec-fetch-site", b"authorization"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
+NO_SNIFFING: Final = ("x-content-type-options", "nosniff")
+_NO_SNIFFING: Final = tuple(part.encode() for part in NO_SNIFFING)
 
 Asked = Mapping[str, Any]  # an ASGI scope
 Given = dict[bytes, list[bytes]]  # headers

@@ -9,7 +9,6 @@ from http import HTTPStatus
 from typing import Any
 
 import attrs
-from quart import Response
 
 from engine.core.redact import masked
 from engine.errors import (
@@ -72,15 +71,6 @@ class Problem(Exception):
     def text(self) -> str:
         """The body of the answer. It repeats words of the request; people paste keys anywhere."""
         return masked(json.dumps(self.document(), ensure_ascii=False)) + "\n"
-
-    def response(self) -> Response:
-        """The HTTP answer."""
-        return Response(
-            self.text(),
-            status=self.status,
-            headers=dict(self.headers),
-            content_type="application/problem+json",
-        )
 
 
 def bad_request(detail: str, errors: Sequence[FieldProblem] = ()) -> Problem:

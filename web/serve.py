@@ -78,12 +78,14 @@ async def run_server(options: ServeOptions, on_ready: Callable[[list[str]], None
         ):
             # It only tells the engine to stop, which is harmless after the end.
             outermost.start_soon(_stop_engine, engine, signals)  # noqa: ASYNC111
+            app = create_app(engine, options.web, metrics, [options.server.host])
             async with trio.open_nursery() as serving:
                 urls: list[str] = await serving.start(
                     partial(
                         serve,
-                        create_app(engine, options.web, metrics, [options.server.host]),
+                        app,
                         options.server,
+                        express=app.express,
                         listeners=listeners,
                         shutdown_trigger=signals.first.wait,
                         cut_trigger=signals.second.wait,

@@ -19,6 +19,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState
 from hypercorn.utils import repr_socket_addr, wrap_app
 
 from .connection import Connection, Shared
+from .plain import Lane, NoLane
 from .settings import ServerConfig
 
 logger = logging.getLogger("ringback.server")
@@ -46,6 +47,7 @@ async def serve(
     app: ASGIFramework,
     config: ServerConfig,
     *,
+    express: Lane | None = None,
     listeners: Sequence[trio.SocketListener] = (),
     shutdown_trigger: Callable[[], Awaitable[object]],
     cut_trigger: Callable[[], Awaitable[object]] = trio.sleep_forever,
@@ -53,10 +55,10 @@ async def serve(
 ) -> None:
     """Serve ``app`` and report its URLs. When ``shutdown_trigger`` returns, drain: listeners close
     first, idle connections and websockets (1001) next, and requests in progress get ``grace_s``.
-    When ``cut_trigger`` returns, nothing is waited for any more. Without ``listeners`` it opens
-    its own.
+    When ``cut_trigger`` returns, nothing is waited for any more. ``express`` may answer what is
+    simple without the app. Without ``listeners`` it opens its own.
     """
-    server = _Server(app, config)
+    server = _Server(app, config, express or NoLane())
     shared = server.shared
     async with AsyncExitStack() as opened:
         # Outside of the nursery, so that "address already in use" arrives unwrapped.
@@ -74,11 +76,12 @@ async def serve(
 class _Server:
     """The open connections, and what they share."""
 
-    def __init__(self, app: ASGIFramework, config: ServerConfig) -> None:
+    def __init__(self, app: ASGIFramework, config: ServerConfig, express: Lane) -> None:
         settings = _hypercorn_settings(config)
         self.shared = Shared(
             app=wrap_app(app, settings.wsgi_max_body_size, "asgi"),
             config=config,
+            express=express,
             settings=settings,
             context=WorkerContext(max_requests=None),
             state=ConnectionState({}),

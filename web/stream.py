@@ -6,10 +6,11 @@ Both are thin: ``engine.Watch`` gives events without gap or repetition, and drop
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from struct import pack
 from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated, Final, NoReturn, Self, cast
 from uuid import UUID
 
 import attrs
@@ -17,12 +18,13 @@ import trio
 from quart import websocket
 from quart.wrappers.response import ResponseBody
 
-from engine import Engine, Event, EventFilter, Status, TaskQuery, Watch
+from engine import Batch, Engine, Event, EventFilter, Status, TaskQuery, Watch
 from engine.core.rules import Rule, between
 from engine.errors import CursorExpired, EngineError, EngineStopping, WatcherLagged
 
 from . import strict_json
 from .problems import invalid
+from .protocol import SEND_FRAMES
 from .router import Call, EventStream, Reply, Router
 from .schemas import EventsQuery
 from .settings import WebSettings
@@ -36,6 +38,9 @@ CLOSE_LAGGED = 4008
 CLOSE_EXPIRED = 4010
 
 Goodbye = tuple[int, str]
+SendFrames = Callable[[bytes], Awaitable[None]]
+
+_WHOLE_TEXT: Final = 0x81  # a text message in one frame (RFC 6455 §5.2)
 
 router = Router("stream", "/api/v1")
 
@@ -89,17 +94,60 @@ async def stream(engine: Engine, settings: WebSettings) -> None:
     except trio.TooSlowError:
         await websocket.close(CLOSE_BAD_MESSAGE, "send a subscribe message first")
         return
+    client = _Client(settings.heartbeat_s)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_expect_silence, nursery.cancel_scope)
+        nursery.start_soon(client.attend, nursery.cancel_scope)
         goodbye: Goodbye = (CLOSE_BAD_MESSAGE, "one subscribe message per connection")
-        goodbye = await _serve(engine, settings, subscribe)
+        goodbye = await _serve(engine, settings, subscribe, client)
         nursery.cancel_scope.cancel(reason="the stream has ended")
     await websocket.close(*goodbye)
 
 
-async def _expect_silence(scope: trio.CancelScope) -> None:
-    await websocket.receive()
-    scope.cancel(reason="the client sent a second message")
+class _Client:
+    """A websocket that events are sent to, and heartbeats in between."""
+
+    def __init__(self, heartbeat_s: float) -> None:
+        self._heartbeat_s = heartbeat_s
+        extensions = cast("dict[str, object]", websocket.scope.get("extensions") or {})
+        self._send_frames = cast("SendFrames | None", extensions.get(SEND_FRAMES))
+        self._watch: Watch | None = None  # what the heartbeats speak of
+        self._sending = False
+        self._sent_at = trio.current_time()
+
+    async def follow(self, watch: Watch) -> NoReturn:
+        """Confirm the subscription, then send what happens."""
+        await websocket.send(json.dumps({"subscribed": True, "seq": watch.position}))
+        self._sent_at, self._watch = trio.current_time(), watch
+        while True:
+            batch = await watch.receive()
+            self._sending = True
+            await self._send(batch)
+            self._sending, self._sent_at = False, trio.current_time()
+
+    async def _send(self, batch: Batch) -> None:
+        if self._send_frames is not None:
+            await self._send_frames(batch.form(frames))
+        else:
+            for event in batch:
+                await websocket.send(encode_event(event))
+
+    async def attend(self, scope: trio.CancelScope) -> None:
+        """Say that we live when nothing is sent. End the stream if the client says more.
+
+        Beside ``follow``, because a time limit on each wait would cost more than the wait.
+        """
+        while True:
+            with trio.move_on_at(self._heartbeat_due()):
+                await websocket.receive()
+                scope.cancel(reason="the client sent a second message")
+                return
+            if self._watch is not None and self._heartbeat_due() <= trio.current_time():
+                self._sent_at = trio.current_time()
+                await websocket.send(json.dumps({"heartbeat": True, "seq": self._watch.position}))
+
+    def _heartbeat_due(self) -> float:
+        busy = self._watch is None or self._sending
+        return (trio.current_time() if busy else self._sent_at) + self._heartbeat_s
 
 
 def _parse(message: str | bytes, settings: WebSettings) -> Subscribe:
@@ -109,7 +157,9 @@ def _parse(message: str | bytes, settings: WebSettings) -> Subscribe:
     return structure(BODY, document, ClientMessage).subscribe
 
 
-async def _serve(engine: Engine, settings: WebSettings, subscribe: Subscribe) -> Goodbye:
+async def _serve(
+    engine: Engine, settings: WebSettings, subscribe: Subscribe, client: _Client
+) -> Goodbye:
     """Send what is asked for until there is a reason to stop; returns that."""
     try:
         after = subscribe.after
@@ -117,13 +167,7 @@ async def _serve(engine: Engine, settings: WebSettings, subscribe: Subscribe) ->
             after, shown = await _snapshot(engine, settings, subscribe.filter())
             await websocket.send(shown)
         async with engine.watch(subscribe.filter(), after=after) as watch:
-            await websocket.send(json.dumps({"subscribed": True, "seq": watch.position}))
-            while True:
-                events = await _next(watch, settings.heartbeat_s)
-                for event in events:
-                    await websocket.send(encode_event(event))
-                if not events:
-                    await websocket.send(json.dumps({"heartbeat": True, "seq": watch.position}))
+            await client.follow(watch)
     except CursorExpired as error:
         return CLOSE_EXPIRED, str(error)
     except WatcherLagged as error:
@@ -137,13 +181,6 @@ async def _serve(engine: Engine, settings: WebSettings, subscribe: Subscribe) ->
 def _reason(error: Exception) -> str:
     """What a close frame has room for (RFC 6455 §5.5)."""
     return str(error).encode()[:123].decode(errors="ignore")
-
-
-async def _next(watch: Watch, heartbeat_s: float) -> Sequence[Event]:
-    """What happens next; nothing, if that takes longer than a heartbeat."""
-    with trio.move_on_after(heartbeat_s):
-        return await watch.receive()
-    return ()
 
 
 async def _snapshot(engine: Engine, settings: WebSettings, wanted: EventFilter) -> tuple[int, str]:
@@ -165,6 +202,22 @@ def encode_event(event: Event) -> str:
         if document[name] is None:
             del document[name]
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def frames(batch: Batch) -> bytes:
+    """A finished websocket message for each event. A server's are not masked (RFC 6455 §5.1), so
+    they are the same for all clients."""
+    return b"".join(map(_frame, batch))
+
+
+def _frame(event: Event) -> bytes:
+    payload = encode_event(event).encode()
+    size = len(payload)
+    if size < 126:
+        return bytes((_WHOLE_TEXT, size)) + payload
+    if size < 1 << 16:
+        return pack("!BBH", _WHOLE_TEXT, 126, size) + payload
+    return pack("!BBQ", _WHOLE_TEXT, 127, size) + payload
 
 
 # -- server-sent events ----------------------------------------------------------------------
@@ -266,13 +319,18 @@ class _EventStream(ResponseBody):
             text, self._snapshot = self._snapshot, None
             return f"event: snapshot\ndata: {text}\n\n".encode()
         try:
-            events = await _next(self._watch, self._heartbeat_s)
+            with trio.move_on_after(self._heartbeat_s):
+                return (await self._watch.receive()).form(_records)
         except EngineError as reason:
             self._ended = True
             kind = "lagged" if isinstance(reason, WatcherLagged) else "end"
             data = json.dumps({"detail": str(reason), "seq": self._watch.position})
             return f"event: {kind}\ndata: {data}\n\n".encode()
-        frames = [
-            f"id: {event.seq}\nevent: status\ndata: {encode_event(event)}\n\n" for event in events
-        ]
-        return "".join(frames or [": heartbeat\n\n"]).encode()
+        return b": heartbeat\n\n"
+
+
+def _records(batch: Batch) -> bytes:
+    """A server-sent event for each event."""
+    return "".join(
+        f"id: {event.seq}\nevent: status\ndata: {encode_event(event)}\n\n" for event in batch
+    ).encode()

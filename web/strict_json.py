@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 _INT_LIMIT = 2**63
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
@@ -28,13 +28,7 @@ def loads(body: bytes, depth_max: int) -> Any:
     except UnicodeDecodeError as error:
         raise BadJson(f"is not UTF-8 at byte {error.start}") from None
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_int=_integer,
-            parse_float=_number,
-        )
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise BadJson(
             f"is not JSON: {error.msg} at line {error.lineno} column {error.colno}"
@@ -61,8 +55,8 @@ def _check_depth(body: bytes, most: int) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise BadJson(f"has the key {twice[:100]!r} twice in one object")
     return value
 
@@ -82,6 +76,14 @@ def _number(digits: str) -> float:
     if math.isinf(value):
         raise BadJson("holds a number too large for a double")
     return value
+
+
+_DECODER: Final = json.JSONDecoder(  # json.loads would make one each time
+    object_pairs_hook=_object,
+    parse_constant=_constant,
+    parse_int=_integer,
+    parse_float=_number,
+)
 
 
 def _walk_texts(value: Any, check: Callable[[str], None]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from heapq import nsmallest
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
 import cattrs
@@ -26,6 +27,10 @@ from engine.core.times import parse_rfc3339, rfc3339
 from .naming import pointer, spelled
 
 T = TypeVar("T")
+
+PROBLEMS_MAX = 100
+"""Most problems that are named in one answer."""
+
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 
 
@@ -105,10 +110,20 @@ def _is_list(kind: Any) -> bool:
 
 
 def _spellings(cls: Any) -> dict[str, Any]:
+    hints = get_type_hints(cls)
     return {
-        field.name: override(rename=spelled(field.name), omit=field.metadata.get(NOT_IN_BODIES))
+        field.name: override(
+            rename=spelled(field.name),
+            omit=field.metadata.get(NOT_IN_BODIES),
+            unstruct_hook=_as_it_is if hints[field.name] is Any else None,
+        )
         for field in attrs.fields(cls)
     }
+
+
+def _as_it_is(value: Any) -> Any:
+    """What may be anything is JSON already; cattrs would copy it node by node."""
+    return value
 
 
 def _parsed(kind: type, wanted: str) -> Callable[[Any, Any], Any]:
@@ -128,8 +143,10 @@ def _parsed(kind: type, wanted: str) -> Callable[[Any, Any], Any]:
 def _ruled(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], Any]:
     inner, rules = get_args(kind)[0], rules_of(kind)
 
+    convert = converter.get_structure_hook(inner)
+
     def structure(value: Any, _: Any) -> Any:
-        result = converter.structure(value, inner)
+        result = convert(value, inner)
         for rule in rules:
             if problem := rule.broken(result):
                 raise ValueError(problem)
@@ -144,9 +161,24 @@ def _listed(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], Any]
     def checked(value: Any, kind: Any) -> Any:
         if not isinstance(value, list):  # texts and objects can be iterated over, too
             raise ValueError("must be a list")  # noqa: TRY004
-        return structure(value, kind)
+        result: list[Any] = []
+        for start in range(0, len(value), PROBLEMS_MAX):
+            try:
+                result += structure(value[start : start + PROBLEMS_MAX], kind)
+            except cattrs.IterableValidationError as error:  # enough: there may be millions
+                raise _InPartError(start, error) from None
+        return result
 
     return checked
+
+
+class _InPartError(ValueError):
+    """What is wrong with a part of a list that begins at ``start``."""
+
+    def __init__(self, start: int, error: cattrs.IterableValidationError) -> None:
+        self.start = start
+        self.error = error
+        super().__init__(start)
 
 
 def _structured(converter: cattrs.Converter, cls: type) -> Callable[[Any, Any], Any]:
@@ -165,23 +197,33 @@ QUERY = _make_converter(from_text=True)
 
 
 def structure(converter: cattrs.Converter, value: Any, kind: type[T]) -> T:
-    """The value as this type; raises ``Invalid`` naming every field that is wrong."""
+    """The value as this type; raises ``Invalid`` naming the fields that are wrong."""
     try:
         return converter.structure(value, kind)
     except (cattrs.BaseValidationError, ValueError) as error:
-        raise Invalid([(pointer(path), text) for path, text in _problems(error, ())]) from None
+        found = _problems(error, ())[:PROBLEMS_MAX]
+        raise Invalid([(pointer(path), text) for path, text in found]) from None
 
 
-def _problems(error: BaseException, path: tuple[str | int, ...]) -> list[tuple[Any, str]]:
-    """Every leaf of cattrs' tree of errors, with its path as the API spells it."""
+def _problems(
+    error: BaseException, path: tuple[str | int, ...], start: int = 0
+) -> list[tuple[Any, str]]:
+    """Every leaf of cattrs' tree of errors, with its path as the API spells it; ``start`` is the
+    place of the first item of a part of a list."""
+    # cattrs keeps an error in the frame that its traceback leads to, beside the whole document:
+    # a cycle, which would stay until the collector comes.
+    error.__traceback__ = error.__context__ = None
+    if isinstance(error, _InPartError):
+        return _problems(error.error, path, error.start)
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
-        return [((*path, key), "is not a known field") for key in sorted(error.extra_fields)]
+        unknown = nsmallest(PROBLEMS_MAX, error.extra_fields)
+        return [((*path, key), "is not a known field") for key in unknown]
     if isinstance(error, cattrs.ClassValidationError):
         noted, bare = error.group_exceptions()
         found = [p for e, note in noted for p in _problems(e, (*path, spelled(note.name)))]
     elif isinstance(error, cattrs.IterableValidationError):
         items, bare = error.group_exceptions()
-        found = [p for e, note in items for p in _problems(e, (*path, note.index))]
+        found = [p for e, note in items for p in _problems(e, (*path, start + int(note.index)))]
     elif isinstance(error, KeyError):
         return [(path, "is missing")]
     else:

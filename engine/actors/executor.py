@@ -2,18 +2,25 @@
 
 The call is never inside a shield. Its result is: once the callback has answered, the result is
 stored even while the engine stops, else the callback would be repeated for nothing.
+
+An executor asks for its next task as soon as its result lies in the repository's inbox, not when
+it is stored. The claim of the next task then lies right behind the result, as a rule in the same
+transaction: one commit between two callbacks, not two. It does not begin the next one before the
+result is stored; if storing fails, it gives the claim up.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections import deque
+from contextlib import suppress
+from datetime import datetime
 
 import attrs
 import trio
 
 from engine.config import EngineConfig
 from engine.core.callback import build_request
-from engine.core.commands import Finish
+from engine.core.commands import Finish, never_began
 from engine.core.destination import Report, report_of
 from engine.core.outcome import Answer
 from engine.core.redact import without_secrets
@@ -32,16 +39,19 @@ from engine.ports.clock import Clock
 from engine.ports.rng import Rng
 from engine.secret import PREFIX
 
-from .mailbox import Inbox
+from .mailbox import Inbox, Reply
 
 _ERROR_MAX = 1_000  # characters of a crash that are kept
+_CUT_OFF = Answer(error_class=ErrorClass.INTERRUPTED, error="the server stopped")
+_ENDLESS = Answer(error_class=ErrorClass.CRASHED, error="the call did not end at its timeout")
 
 
 class InFlight:
     """The attempts that are running now, and how to cut one off."""
 
     def __init__(self) -> None:
-        self._scopes: dict[TaskId, tuple[int, trio.CancelScope]] = {}
+        # The attempt, and what cuts its call off while that lasts.
+        self._scopes: dict[TaskId, tuple[int, trio.CancelScope | None]] = {}
         self.late_results = 0  # results that came after somebody else had moved the task on
 
     def __len__(self) -> int:
@@ -54,6 +64,11 @@ class InFlight:
     def task_ids(self) -> frozenset[TaskId]:
         """The tasks they belong to."""
         return frozenset(self._scopes)
+
+    def called(self, task: Task) -> None:
+        """Its call has ended: there is nothing left to cut off."""
+        if self._scopes.get(task.id, (0, None))[0] == task.attempt:
+            self._scopes[task.id] = (task.attempt, None)
 
     def leave(self, task: Task) -> None:
         """It has ended, and its result is stored."""
@@ -80,6 +95,11 @@ class ExecutorKit:
     in_flight: InFlight
     owner: str
     user_agent: str
+    secrets: tuple[str, ...] = attrs.field(init=False, repr=False)  # as a callee may repeat them
+
+    @secrets.default
+    def _reveal(self) -> tuple[str, ...]:
+        return tuple(s.reveal().removeprefix(PREFIX) for s in self.config.signing_secrets)
 
 
 async def executor(kit: ExecutorKit, *, task_status: trio.TaskStatus[None]) -> None:
@@ -88,104 +108,178 @@ async def executor(kit: ExecutorKit, *, task_status: trio.TaskStatus[None]) -> N
     off, it puts its task back first."""
     async with kit.net.open_caller() as caller:
         task_status.started()
-        seat, report = object(), None
+        seat = _Seat(kit)
         while True:
-            question = partial(Next, Lane.RUN, owner=kit.owner, seat=seat, report=report)
             try:
-                task = await kit.queue.ask(question)
+                task = await seat.next()
             except EngineStopping:
                 return
-            except Overloaded:  # the question did not arrive, nor did the report
-                await trio.sleep(kit.config.store_retry_s)
-                continue
             except (ClaimLost, TaskNotFound):
-                report = None
                 continue
-            except (StoreRejected, StoreUnavailable):
-                report = None
+            except (Overloaded, StoreRejected, StoreUnavailable):
                 await trio.sleep(kit.config.store_retry_s)
-                continue
-            report = await _attempt(kit, caller, task)
+            else:
+                await _attempt(kit, caller, seat, task)
 
 
-async def _attempt(kit: ExecutorKit, caller: Caller, task: Task) -> Report:
+class _Seat:
+    """An executor's place in the queue: the open question for its next task, and what it has to
+    tell of the last one."""
+
+    def __init__(self, kit: ExecutorKit) -> None:
+        self._kit = kit
+        self._asked: Reply[Task] | None = None
+        self.report: Report | None = None
+
+    def ask(self) -> None:
+        """Ask for the next task, without waiting for it. Raises ``Overloaded``; then nothing has
+        been told."""
+        self._asked = self._question()
+
+    async def next(self) -> Task:
+        """The next task, which is claimed; asks for it if that was not done. Raises what the queue
+        or the repository says instead, or what ``ask`` raises."""
+        asked, self._asked = self._asked or self._question(), None
+        return await asked.wait()
+
+    def withdraw(self) -> Task | None:
+        """Want no task any more; the one that has been claimed already, if any."""
+        asked, self._asked = self._asked, None
+        return None if asked is None else asked.withdraw()
+
+    def _question(self) -> Reply[Task]:
+        reply: Reply[Task] = Reply()
+        question = Next(Lane.RUN, reply, self._kit.owner, seat=self, report=self.report)
+        self._kit.queue.tell(question)
+        self.report = None
+        return reply
+
+
+class _Result:
+    """What came of an attempt, on its way into the store."""
+
+    def __init__(self, kit: ExecutorKit, finish: Finish, *, called: bool = True) -> None:
+        self._kit = kit
+        self._finish = finish
+        self._called = called
+        self._told: Reply[Task] | None = None  # the question to the repository that is open
+        self._pause_s = 0.0  # before it is told again
+
+    def tell(self) -> bool:
+        """Put it into the repository's inbox; whether it lies there."""
+        told: Reply[Task] = Reply()  # not Reply[Task](), which takes a microsecond
+        self._told = told
+        try:
+            self._kit.repository.tell(Request(self._finish, told))
+        except Overloaded as refused:
+            told.fail(refused)
+            return False
+        return True
+
+    async def is_settled(self) -> bool:
+        """Whether nothing is left to do, as soon as the repository has said so. A late result
+        changes nothing."""
+        if self._told is None:
+            return False
+        try:
+            await self._told.wait()
+        except (ClaimLost, TaskNotFound):
+            self._kit.in_flight.late_results += self._called
+        except EngineStopping:
+            pass
+        except (Overloaded, StoreUnavailable):
+            self._told, self._pause_s = None, self._kit.config.store_retry_s
+            return False
+        except StoreRejected:  # for the words in it, perhaps: keep the verdict alone
+            bare = _without_words(self._finish)
+            if bare != self._finish:  # else its lease will end
+                self._finish, self._told, self._pause_s = bare, None, 0.0
+                return False
+        return True
+
+    async def settle(self) -> None:
+        """Store it, however long the store needs."""
+        while not await self.is_settled():
+            await trio.sleep(self._pause_s)
+            self.tell()
+
+
+async def _attempt(kit: ExecutorKit, caller: Caller, seat: _Seat, task: Task) -> None:
     """One attempt and its record. Raises only when the executor itself is cut off."""
     started_at, began = kit.clock.now(), kit.clock.monotonic()
-    answer = Answer(error_class=ErrorClass.INTERRUPTED, error="the server stopped")
-    scope = trio.CancelScope()
+    answer, cut_off = _CUT_OFF, True
+    # The caller keeps to the timeout. Should it not, the attempt must still end, because its lease
+    # is renewed as long as it is in flight.
+    scope = trio.CancelScope(relative_deadline=task.spec.timeout_s + kit.config.lease_margin_s)
     kit.in_flight.enter(task, scope)
     try:
         with scope:
-            answer = await _call(kit, caller, task)
+            answer = await _call(kit, caller, task, started_at)
+        cut_off = False
     finally:
+        kit.in_flight.called(task)
+        moved_on = scope.cancelled_caught  # by somebody who has recorded how the attempt ended
+        if moved_on and trio.current_time() >= scope.deadline:
+            moved_on, answer = False, _ENDLESS
         finish = Finish(
             task_id=task.id,
             owner=kit.owner,
             attempt=task.attempt,
-            answer=_without_secrets(kit, task, answer),
+            answer=without_secrets(answer, task.spec.headers, kit.secrets),
             started_at=started_at,
             duration_s=kit.clock.monotonic() - began,
             jitter=kit.rng.random(),
         )
-        moved_on = scope.cancelled_caught  # by somebody who has recorded how the attempt ended
+        seat.report = report_of(finish.answer, finish.duration_s)
         try:
             if not moved_on:
-                await _store(kit, finish)  # noqa: ASYNC102 - it is its own shield, with a limit
+                result = _Result(kit, finish)
+                await _store(kit, seat, result, cut_off=cut_off)  # noqa: ASYNC102 - its own shield
         finally:
             kit.in_flight.leave(task)
-    return report_of(finish.answer, finish.duration_s)
 
 
-def _without_secrets(kit: ExecutorKit, task: Task, answer: Answer) -> Answer:
-    """The answer as it may be kept: callees repeat what they got, credentials included."""
-    ours = [secret.reveal().removeprefix(PREFIX) for secret in kit.config.signing_secrets]
-    return without_secrets(answer, task.spec.headers, ours)
-
-
-async def _store(kit: ExecutorKit, finish: Finish) -> None:
-    """Store the result even if the executor is being cut off; but then not for ever. If nobody
-    hurries us, keep the slot until the store has taken it."""
-    with trio.move_on_after(kit.config.cleanup_timeout_s, shield=True) as bound:
-        await _store_patiently(kit, finish)
-    if bound.cancelled_caught:
-        await _store_patiently(kit, finish, again=True)
-
-
-async def _call(kit: ExecutorKit, caller: Caller, task: Task) -> Answer:
+async def _call(kit: ExecutorKit, caller: Caller, task: Task, now: datetime) -> Answer:
     span_id = f"{kit.rng.getrandbits(64):016x}"
     try:
         secrets = kit.config.signing_secrets
-        request = build_request(task, kit.clock.now(), span_id, kit.user_agent, secrets=secrets)
-        # The caller keeps to the timeout. Should it not, the attempt must still end, because its
-        # lease is renewed as long as it is in flight.
-        with trio.move_on_after(request.timeout_s + kit.config.lease_margin_s):
-            return await caller.call(request)
+        request = build_request(task, now, span_id, kit.user_agent, secrets=secrets)
+        return await caller.call(request)
     except Exception as error:  # noqa: BLE001 - one task's trouble must not end the others
         words = f"{type(error).__name__}: {error}"[:_ERROR_MAX]
         return Answer(error_class=ErrorClass.CRASHED, error=words)
-    return Answer(error_class=ErrorClass.CRASHED, error="the call did not end at its timeout")
 
 
-async def _store_patiently(kit: ExecutorKit, finish: Finish, *, again: bool = False) -> None:
-    """Store the result, however long the store needs. A late result changes nothing; one that is
-    sent ``again`` may only seem late, because it was stored the first time."""
-    while True:
-        try:
-            await kit.repository.ask(partial(Request, finish))
-        except (ClaimLost, TaskNotFound):
-            kit.in_flight.late_results += not again
-            return
-        except EngineStopping:
-            return
-        except StoreRejected:  # for the words in it, perhaps: keep the verdict alone
-            bare = _without_words(finish)
-            if bare == finish:
-                return  # its lease will end
-            finish = bare
-        except (Overloaded, StoreUnavailable):
-            await trio.sleep(kit.config.store_retry_s)
-        else:
-            return
+async def _store(kit: ExecutorKit, seat: _Seat, result: _Result, *, cut_off: bool) -> None:
+    """Store the result, and ask for the next task behind it. If the executor is being cut off, or
+    the store is in trouble, the result alone matters."""
+    if result.tell() and not cut_off:
+        with suppress(Overloaded):  # the executor will ask again
+            seat.ask()
+    stored = False
+    try:
+        stored = await result.is_settled()
+    finally:
+        if not stored:
+            await _insist(kit, seat, result)  # noqa: ASYNC102 - its own shield, with a limit
+
+
+async def _insist(kit: ExecutorKit, seat: _Seat, result: _Result) -> None:
+    """Store the result even if the executor is being cut off; but then not for ever. If nobody
+    hurries us, keep the slot until the store has taken it. The next task, if there is one, is not
+    begun: its lease may end, or somebody cancel it, while this lasts."""
+    results = deque([result])
+    if (claimed := seat.withdraw()) is not None:
+        results.append(_Result(kit, never_began(claimed, kit.owner), called=False))
+    with trio.move_on_after(kit.config.cleanup_timeout_s, shield=True):
+        await _settle_all(results)
+    await _settle_all(results)
+
+
+async def _settle_all(results: deque[_Result]) -> None:
+    while results:
+        await results[0].settle()
+        results.popleft()
 
 
 def _without_words(finish: Finish) -> Finish:

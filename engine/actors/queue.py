@@ -95,6 +95,7 @@ class Queue:
         self._readings: list[Refilled] = []
         self._busy_s: float | None = None  # when the repository or the store must be left alone
         self._lost_track = False
+        self._turn_s = clock.monotonic()  # when the messages that are being handled were read
 
     def __repr__(self) -> str:
         lanes = ", ".join(
@@ -105,7 +106,8 @@ class Queue:
 
     @property
     def waiting(self) -> dict[Lane, int]:
-        """Open questions per lane: for ``run`` these are the idle executors."""
+        """Open questions per lane: for ``run`` these are the executors that are idle, or whose last
+        result is just being stored."""
         return {lane: sum(not a.reply.abandoned for a in self._askers[lane]) for lane in Lane}
 
     def hold(self, destination: str) -> Hold | None:
@@ -123,9 +125,12 @@ class Queue:
         task_status.started()
         try:
             while True:
+                messages: list[QueueMessage] = []
                 with trio.move_on_after(self._pause_s()):
-                    self._handle(await self._inbox.receive())
-                for message in self._inbox.receive_nowait():
+                    messages.append(await self._inbox.receive())
+                messages += self._inbox.receive_nowait()
+                self._turn_s = self._clock.monotonic()
+                for message in messages:
                     self._handle(message)
                 self._hand_out()
         except trio.EndOfChannel:
@@ -173,7 +178,7 @@ class Queue:
 
     def _ask(self, asker: Next) -> None:
         if asker.seat is not None:
-            self._destinations.ended(asker.seat, self._clock.monotonic(), asker.report)
+            self._destinations.ended(asker.seat, self._turn_s, asker.report)
         if not asker.patient:
             self._doubts[asker.lane].add(asker)
         askers = self._askers[asker.lane]
@@ -211,7 +216,7 @@ class Queue:
             self._lost_track = False
             for backlog in self._backlogs.values():
                 backlog.forget()
-        self._backlogs[Lane.RUN].wake(self._destinations.changed(self._clock.monotonic()))
+        self._backlogs[Lane.RUN].wake(self._destinations.changed(self._turn_s))
         for lane, backlog in self._backlogs.items():
             admit = self._admit if lane is Lane.RUN else None
             while (asker := self._first_asker(lane)) is not None:
@@ -223,7 +228,7 @@ class Queue:
                     break
                 self._doubts[lane].discard(self._askers[lane].popleft())
             self._refill_if_low(lane, backlog)
-            if backlog.drained:
+            if backlog.drained and lane is Lane.TAKE:  # executors always wait
                 self._send_home(lane, QueueEmpty())
 
     def _first_asker(self, lane: Lane) -> Next | None:
@@ -233,7 +238,7 @@ class Queue:
         return askers[0] if askers else None
 
     def _admit(self, destination: str, others_wait: OthersWait) -> Admission:
-        return self._destinations.admission(destination, others_wait, self._clock.monotonic())
+        return self._destinations.admission(destination, others_wait, self._turn_s)
 
     def _forward(self, asker: Next, entry: Entry) -> bool:
         command = (
@@ -243,8 +248,7 @@ class Queue:
         )
         told = self._tell_repository(Request(command, asker.reply))
         if told and asker.seat is not None:
-            now = self._clock.monotonic()
-            self._destinations.started(asker.seat, entry.destination, now)
+            self._destinations.started(asker.seat, entry.destination, self._turn_s)
         return told
 
     def _refill_if_low(self, lane: Lane, backlog: Backlog) -> None:

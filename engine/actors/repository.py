@@ -20,9 +20,8 @@ import trio
 from engine.config import EngineConfig
 from engine.core.batch import Batch, Records
 from engine.core.changes import Changes
-from engine.core.commands import AnyCommand, Claim, Finish, Release, Take
-from engine.core.outcome import Answer
-from engine.core.task import Attempt, ErrorClass, Event, Task
+from engine.core.commands import AnyCommand, Claim, Release, Take, never_began
+from engine.core.task import Attempt, Event, Task
 from engine.errors import (
     ClaimLost,
     EngineError,
@@ -92,8 +91,10 @@ class Repository:
             serving: list[RepositoryMessage] = []
             try:
                 while True:
-                    first = await self._inbox.receive()
-                    serving = [first, *self._inbox.receive_nowait(self._config.commit_batch - 1)]
+                    serving = [await self._inbox.receive()]
+                    # Behind a result comes the claim of who handed it in, by way of the queue.
+                    await trio.lowlevel.checkpoint()
+                    serving += self._inbox.receive_nowait(self._config.commit_batch - 1)
                     await self._serve(serving)
                     serving = []
             except trio.EndOfChannel:
@@ -179,17 +180,7 @@ def _giving_back(command: AnyCommand, result: Any) -> list[RepositoryMessage]:
     match command:
         case Take(task_id=task_id):
             return [Request(Release(task_id), Reply())]
-        case Claim(task_id=task_id, owner=owner):
-            answer = Answer(error_class=ErrorClass.INTERRUPTED, error="it never began")
-            finish = Finish(
-                task_id=task_id,
-                owner=owner,
-                attempt=result.attempt,
-                answer=answer,
-                started_at=result.updated_at,
-                duration_s=0.0,
-                jitter=0.0,
-            )
-            return [Request(finish, Reply())]
+        case Claim(owner=owner):
+            return [Request(never_began(result, owner), Reply())]
         case _:
             return []

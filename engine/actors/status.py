@@ -1,104 +1,52 @@
 """The status hub: passes every durable change of status on to those who watch.
 
-A watcher has a bounded buffer. One that does not keep up is told so and dropped; it can resume
-after the last event it got, because events are kept in the store. Nobody ever waits for it.
+Who watches single tasks waits for them, so they hear at once. All others hear in rounds: after a
+round over many watchers the hub gathers what happens for a while, because a thousand small writes
+for every commit would leave no time for tasks. Nobody ever waits for a watcher.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Final
 
-import attrs
 import trio
 
 from engine.config import EngineConfig
-from engine.core.task import Event, Status, TaskId
-from engine.errors import EngineStopping, Overloaded, StoreUnavailable, WatcherLagged
+from engine.core.task import Event, TaskId
+from engine.errors import EngineStopping, Overloaded, StoreUnavailable
 from engine.messages import Committed
 from engine.ports.store import Store
 
+from .feed import EventFilter, Feed, Logs, Watcher
 from .mailbox import Inbox
 
-
-@attrs.frozen(kw_only=True)
-class EventFilter:
-    """Which events a watcher wants; an empty set means all."""
-
-    task_ids: frozenset[TaskId] = frozenset()
-    statuses: frozenset[Status] = frozenset()
-    names: frozenset[str] = frozenset()
-
-    def matches(self, event: Event) -> bool:
-        """Whether this is one of them."""
-        return (
-            (not self.task_ids or event.task_id in self.task_ids)
-            and (not self.statuses or event.to_status in self.statuses)
-            and (not self.names or event.name in self.names)
-        )
-
-
-class Watcher:
-    """One watcher's buffer. Filled by the hub, emptied by ``receive``."""
-
-    def __init__(self, wanted: EventFilter, limit: int, after: int, *, lasting: bool) -> None:
-        self.wanted = wanted
-        self.lasting = lasting  # to the very end, while others end when the engine begins to stop
-        self.after = after  # events up to here have not passed through the buffer
-        self._limit = limit
-        self._buffer: deque[Event] = deque()
-        self._wake = trio.Event()
-        self._lagged = False
-        self._ended = False
-        self._last_seq = after
-
-    def offer(self, events: Iterable[Event]) -> None:
-        """New events, in order. Never blocks."""
-        self._buffer.extend(event for event in events if self.wanted.matches(event))
-        if len(self._buffer) > self._limit:
-            self._lagged = True
-            self._buffer.clear()
-        if self._buffer or self._lagged:
-            self._wake.set()
-
-    def end(self) -> None:
-        """No more will come."""
-        self._ended = True
-        self._wake.set()
-
-    async def receive(self) -> list[Event]:
-        """What has come, at least one event. Raises ``WatcherLagged`` if some were dropped,
-        ``EngineStopping`` when the hub ends."""
-        await self._wake.wait()
-        if self._lagged:
-            raise WatcherLagged(self._last_seq)
-        if not self._buffer:
-            raise EngineStopping
-        events = list(self._buffer)
-        self._buffer.clear()
-        self._last_seq = events[-1].seq
-        if not self._ended:
-            self._wake = trio.Event()
-        return events
+WOKEN_AT_ONCE: Final = 100  # watchers that run before anything else has its turn
+PAUSE_PER_WATCHER_S: Final = 0.0001  # several times what it costs to send to one
+PAUSE_MIN_S: Final = 0.001  # a few watchers are worth no timer
+PAUSE_MAX_S: Final = 0.15
 
 
 class StatusHub:
-    """Owns the watchers. Receives ``Committed``; fills their buffers. Stops when its inbox ends."""
+    """Owns the feeds. Receives ``Committed``; fills them. Stops when its inbox ends."""
 
     def __init__(self, inbox: Inbox[Committed], store: Store, config: EngineConfig) -> None:
         self._inbox = inbox
         self._store = store
         self._config = config
-        self._for_all: set[Watcher] = set()
-        self._for_task: dict[TaskId, set[Watcher]] = {}
-        self.last_seq = 0  # everything up to here has been passed on
+        self._feeds: dict[EventFilter, Feed] = {}
+        self._logs = Logs()
+        self._for_task: dict[TaskId, set[Feed]] = {}
+        self._watchers = 0
+        self.last_seq = 0  # everything up to here has been passed on or gathered
+        self._rounds = _Rounds(part=max(1, config.watcher_buffer // 4))
         self._stopping = False
         self._ended = False
         self._newest = 0  # everything up to here is durable
 
     def __len__(self) -> int:
-        return len(self._all())
+        return self._watchers
 
     def publish(self, events: tuple[Event, ...]) -> None:
         """Events have become durable. Never blocks: what the inbox has no room for is read again
@@ -108,58 +56,81 @@ class StatusHub:
             self._inbox.tell(Committed(events))
 
     def add(self, wanted: EventFilter, *, lasting: bool = False) -> Watcher:
-        """A watcher of everything after ``last_seq``; raises ``Overloaded`` if there are too many,
+        """A watcher of everything after its ``after``; raises ``Overloaded`` if there are too many,
         ``EngineStopping`` if the engine stops and it is not ``lasting``, or has stopped."""
         if self._ended or (self._stopping and not lasting):
             raise EngineStopping
-        if len(self) >= self._config.watchers_max:
+        if self._watchers >= self._config.watchers_max:
             raise Overloaded("too many watchers")
-        watcher = Watcher(wanted, self._config.watcher_buffer, self.last_seq, lasting=lasting)
-        if wanted.task_ids:
-            for task_id in wanted.task_ids:
-                self._for_task.setdefault(task_id, set()).add(watcher)
-        else:
-            self._for_all.add(watcher)
-        return watcher
+        feed = self._feeds.get(wanted) or self._open(wanted)
+        self._watchers += 1
+        after = self.last_seq if wanted.task_ids else self._rounds.last_seq
+        return feed.add(after, lasting=lasting)
+
+    def _open(self, wanted: EventFilter) -> Feed:
+        feed = self._feeds[wanted] = Feed(wanted, self._config.watcher_buffer, self._logs)
+        if not wanted.task_ids:
+            self._rounds.feeds.add(feed)
+        for task_id in wanted.task_ids:
+            self._for_task.setdefault(task_id, set()).add(feed)
+        return feed
 
     def remove(self, watcher: Watcher) -> None:
         """It watches no more."""
-        self._for_all.discard(watcher)
-        for task_id in watcher.wanted.task_ids:
-            watchers = self._for_task.get(task_id, set())
-            watchers.discard(watcher)
-            if not watchers:
-                self._for_task.pop(task_id, None)
+        feed = watcher.feed
+        if watcher not in feed.watchers:
+            return
+        self._watchers -= 1
+        feed.remove(watcher)
+        if not feed.watchers:
+            self._close(feed)
+
+    def _close(self, feed: Feed) -> None:
+        feed.close()
+        del self._feeds[feed.wanted]
+        self._rounds.feeds.discard(feed)
+        for task_id in feed.wanted.task_ids:
+            feeds = self._for_task[task_id]
+            feeds.discard(feed)
+            if not feeds:
+                del self._for_task[task_id]
 
     def stop(self) -> None:
         """The engine begins to stop: end all watchers but the lasting ones."""
         self._stopping = True
-        for watcher in self._all():
-            if not watcher.lasting:
-                watcher.end()
+        self._end(lasting=False)
 
-    def _all(self) -> set[Watcher]:
-        return self._for_all.union(*self._for_task.values())
+    def _end(self, *, lasting: bool) -> None:
+        for feed in self._feeds.values():
+            for watcher in feed.watchers:
+                if lasting or not watcher.lasting:
+                    watcher.end()
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until the inbox ends."""
         _, self.last_seq = await self._store.event_range()
         self._newest = max(self._newest, self.last_seq)
+        self._rounds.last_seq = self.last_seq
         task_status.started()
         try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._rounds.run)
+                await self._pass_on_what_comes()
+                nursery.cancel_scope.cancel(reason="no more events will come")
+        finally:
+            self._ended = True
+            self._rounds.begin()
+            self._end(lasting=True)
+            self._inbox.abandon()
+
+    async def _pass_on_what_comes(self) -> None:
+        with contextlib.suppress(trio.EndOfChannel):
             while True:
                 committed = await self._inbox.receive()
                 await self._catch_up(committed.events[0].seq - 1)
                 await self._pass_on([e for e in committed.events if e.seq > self.last_seq])
                 if len(self._inbox) == 0:
                     await self._catch_up(self._newest)
-        except trio.EndOfChannel:
-            pass
-        finally:
-            self._ended = True
-            for watcher in self._all():
-                watcher.end()
-            self._inbox.abandon()
 
     async def _catch_up(self, seq: int) -> None:
         """Pass on what the inbox had no room for, up to ``seq``."""
@@ -175,16 +146,77 @@ class StatusHub:
 
     async def _pass_on(self, events: Sequence[Event]) -> None:
         """In parts of a buffer, so that one big commit drops nobody who keeps up."""
-        part = max(1, self._config.watcher_buffer // 4)
-        for start in range(0, len(events), part):
-            self._offer(events[start : start + part])
-            await trio.lowlevel.checkpoint()
+        for start in range(0, len(events), self._rounds.part):
+            some = events[start : start + self._rounds.part]
+            self.last_seq = some[-1].seq
+            self._tell_who_waits_for_tasks(some)
+            await self._rounds.gather(some)
 
-    def _offer(self, events: Sequence[Event]) -> None:
-        self.last_seq = events[-1].seq
-        for watcher in self._for_all:
-            watcher.offer(events)
+    def _tell_who_waits_for_tasks(self, events: Iterable[Event]) -> None:
         if self._for_task:
             for event in events:
-                for watcher in self._for_task.get(event.task_id, ()):
-                    watcher.offer((event,))
+                for feed in self._for_task.get(event.task_id, ()):
+                    if feed.offer((event,)):
+                        feed.idle.unpark_all()
+
+
+class _Rounds:
+    """Gathers events, and passes what has been gathered on to the feeds for all tasks.
+
+    The first event after a silence goes out at once. ``part`` is how many events end a pause: a
+    quarter of what a watcher may lag behind.
+    """
+
+    def __init__(self, part: int) -> None:
+        self.part = part
+        self.feeds: set[Feed] = set()
+        self.last_seq = 0  # everything up to here has been passed on
+        self._gathered: list[Event] = []
+        self._some = trio.Event()
+        self._enough = trio.Event()
+        self._taken = trio.Event()
+
+    async def gather(self, events: Sequence[Event]) -> None:
+        """Have these passed on soon. Waits while there are too many."""
+        self._gathered += events
+        self._some.set()
+        if len(self._gathered) >= self.part:
+            self._enough.set()
+            await self._taken.wait()
+
+    def begin(self) -> list[Feed]:
+        """Put what has been gathered into the feeds; those who have got something."""
+        events, self._gathered = self._gathered, []
+        self._some, self._enough = trio.Event(), trio.Event()
+        self._taken.set()
+        self._taken = trio.Event()
+        if events:
+            self.last_seq = events[-1].seq
+        return [feed for feed in self.feeds if feed.offer(events)]
+
+    async def run(self) -> None:
+        """Round after round, until cancelled."""
+        while True:
+            await self._some.wait()
+            feeds = self.begin()
+            await _wake(feeds)
+            pause_s = PAUSE_PER_WATCHER_S * sum(len(feed.watchers) for feed in feeds)
+            if pause_s >= PAUSE_MIN_S:
+                with trio.move_on_after(min(pause_s, PAUSE_MAX_S)):
+                    await self._enough.wait()
+
+
+async def _wake(feeds: Iterable[Feed]) -> None:
+    """Wake the idle watchers, in groups: all at once would hold up everything else."""
+    room = WOKEN_AT_ONCE
+    for feed in feeds:
+        waiting = len(feed.idle)
+        while waiting > 0:
+            woken = min(waiting, room)
+            feed.idle.unpark(count=woken)
+            waiting -= woken
+            room -= woken
+            if not room:
+                await trio.lowlevel.checkpoint()
+                room = WOKEN_AT_ONCE
+    await trio.lowlevel.checkpoint()

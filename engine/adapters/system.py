@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 from datetime import UTC, datetime, timedelta
 
 import trio
@@ -11,6 +11,8 @@ from engine.core.ids import IdSequence
 from engine.core.task import TaskId
 from engine.ports.clock import Clock
 from engine.ports.rng import Rng
+
+_CHANCE_BYTES = 4096  # asked for at once
 
 
 class SystemClock:
@@ -59,6 +61,29 @@ class SystemIds:
         return f"{self._rng.getrandbits(128):032x}"
 
 
+class SystemRng:
+    """The operating system's source of chance, asked for many bytes at once: to ask lets another
+    thread run, and takes longer than to use the answer. No byte is used twice."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._used = 0
+
+    def random(self) -> float:
+        """A number in [0, 1), of 53 random bits."""
+        return self.getrandbits(53) / 2**53
+
+    def getrandbits(self, bits: int, /) -> int:
+        """A number below ``2**bits``."""
+        size = (bits + 7) // 8
+        end = self._used + size
+        if end > len(self._bytes):
+            self._bytes, self._used, end = os.urandom(max(size, _CHANCE_BYTES)), 0, size
+        taken = self._bytes[self._used : end]
+        self._used = end
+        return int.from_bytes(taken, "big") >> (size * 8 - bits)
+
+
 def system_rng() -> Rng:
     """The operating system's source of chance."""
-    return random.SystemRandom()
+    return SystemRng()

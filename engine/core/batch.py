@@ -5,7 +5,6 @@ Several changes of one task become one row write, and all new rows of a kind one
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
@@ -16,7 +15,7 @@ from engine.errors import TaskNotFound
 
 from .commands import StoredAnswer
 from .entries import Entry
-from .task import Attempt, Event, Lane, Status, Task, TaskId
+from .task import Attempt, Event, Lane, Status, Task, TaskId, evolved
 
 
 @attrs.frozen(kw_only=True)
@@ -27,7 +26,7 @@ class WriteSet:
     inserts: Sequence[Task] = ()
     updates: Sequence[tuple[Task, int]] = ()
     archived: Sequence[tuple[Task, int | None]] = ()
-    events: Sequence[Event] = ()
+    events: Sequence[Event] = ()  # not numbered yet
     attempts: Sequence[Attempt] = ()
     answers: Sequence[StoredAnswer] = ()
     counts: Mapping[Status, int] = attrs.field(factory=dict)  # what to add to the counters
@@ -109,7 +108,7 @@ class Batch:
         self._new_events: list[Event] = []
         self._new_attempts: list[Attempt] = []
         self._new_answers: list[StoredAnswer] = []
-        self._deltas: Counter[Status] = Counter()
+        self._deltas = dict.fromkeys(Status, 0)
         self._counts: dict[Status, int] | None = None
 
     def prefetch(self, ids: Iterable[TaskId]) -> None:
@@ -121,7 +120,8 @@ class Batch:
 
     def task(self, task_id: TaskId) -> Task:
         """The task as it now is; raises ``TaskNotFound``."""
-        self.prefetch((task_id,))
+        if task_id not in self._current:
+            self.prefetch((task_id,))
         task = self._current[task_id]
         if task is None:
             raise TaskNotFound(task_id)
@@ -176,6 +176,10 @@ class Batch:
         self.flush()
         return self.records
 
+    def forget(self) -> None:
+        """Read everything again from now on. Only right after ``flush``."""
+        self._current.clear()
+
     def adopt(self, task: Task) -> Task:
         """A task that a search found; returns it as it now is."""
         if self._current.get(task.id) is None:
@@ -186,14 +190,13 @@ class Batch:
         """Write what has been collected."""
         changes = self._changes()
         first = self.records.write(changes)
-        for offset, event in enumerate(changes.events):
-            self.events.append(attrs.evolve(event, seq=first + offset))
+        self.events += [evolved(event, seq=seq) for seq, event in enumerate(changes.events, first)]
         if self._counts is not None:
             for status, delta in changes.counts.items():
                 self._counts[status] = self._counts.get(status, 0) + delta
         self._stored.clear()
         self._new_events, self._new_attempts, self._new_answers = [], [], []
-        self._deltas = Counter()
+        self._deltas = dict.fromkeys(Status, 0)
 
     def _changes(self) -> WriteSet:
         inserts: list[Task] = []

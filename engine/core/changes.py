@@ -52,6 +52,7 @@ from .task import (
     Task,
     TaskSpec,
     Wait,
+    evolved,
 )
 from .times import rfc3339
 
@@ -62,16 +63,16 @@ class Changes(Moves):
     def apply(self, command: AnyCommand) -> Any:
         """The command's result; raises an ``EngineError`` if it is refused."""
         match command:
-            case Create():
+            case Create():  # the most frequent ones first: each case costs
                 return self._create(command)
-            case Take():
-                return self._take(command)
-            case Execute():
-                return self._execute(command)
             case Claim():
                 return self._claim(command)
             case Finish():
                 return self._finish(command)
+            case Take():
+                return self._take(command)
+            case Execute():
+                return self._execute(command)
             case Release(task_id=task_id):
                 return self.move(self._batch.task(task_id), Trigger.RELEASE, reason="released")
             case Cancel():
@@ -117,8 +118,10 @@ class Changes(Moves):
         if spec.delay_s is not None:
             due_at = self._now + timedelta(seconds=spec.delay_s)
         if spec.dispatch is None:
-            spec = attrs.evolve(spec, dispatch=Dispatch(self._config.dispatch))
+            spec = evolved(spec, dispatch=Dispatch(self._config.dispatch))
         due_at = max(due_at, self._now)
+        key = spec.partition_key
+        blocked = key is not None and self._batch.flushed().holder(key) is not None
         task = Task(
             id=task_id,
             spec=spec,
@@ -128,12 +131,10 @@ class Changes(Moves):
             updated_at=self._now,
             due_at=due_at,
             rank=self.rank(spec, due_at),
+            **self.place(Status.QUEUED, spec, due_at, blocked=blocked),
         )
-        key = spec.partition_key
-        blocked = key is not None and self._batch.flushed().holder(key) is not None
-        task = self.placed(task, blocked=blocked)
         self._batch.add(task)
-        self.log(task, None, None)
+        self.log(task, None)
 
     # -- taking ------------------------------------------------------------------------------
 
@@ -172,7 +173,7 @@ class Changes(Moves):
             self._batch.show(task)
             raise ClaimLost(task.id)
         if task.status is Status.QUEUED:
-            task = self.move(task, Trigger.DEQUEUE)
+            task = self.passing(task, Trigger.DEQUEUE)
         return self.move(
             task,
             Trigger.EXECUTE,
@@ -199,44 +200,48 @@ class Changes(Moves):
         verdict = classify(command.answer)
         counted = verdict is not Verdict.UNCOUNTED
         self.log_attempt(task, command.answer, command.started_at, command.duration_s, counted)
-        task = attrs.evolve(task, recoveries=0, result=command.answer.result)
+        result = command.answer.result
         if verdict is Verdict.SUCCESS:
-            return self.move(task, Trigger.SUCCEED)
-        task = attrs.evolve(task, failures=task.failures + counted)
+            return self.move(task, Trigger.SUCCEED, recoveries=0, result=result)
+        failures = task.failures + counted
+        changed: dict[str, Any] = {"recoveries": 0, "result": result, "failures": failures}
         decision = decide(
             task.spec.retry_policy,
-            task.failures,
+            failures,
             verdict,
             asked_s=retry_after_s(command.answer, self._now),
             asked_max_s=self._config.retry_after_max_s,
             jitter=command.jitter,
         )
-        error = task.result.error if task.result else None
+        error = result.error
         if isinstance(decision, GiveUp):
-            return self.move(task, Trigger.GIVE_UP, reason=f"{decision.reason}: {error}")
+            reason = f"{decision.reason}: {error}"
+            return self.move(task, Trigger.GIVE_UP, reason=reason, **changed)
         due_at = self._now + timedelta(seconds=decision.seconds)
         if task.spec.deadline is not None and due_at >= task.spec.deadline:
             reason = f"the deadline leaves no time for another attempt: {error}"
-            return self.move(task, Trigger.GIVE_UP, reason=reason)
+            return self.move(task, Trigger.GIVE_UP, reason=reason, **changed)
         trigger = Trigger.FAIL_FOR_NOW if counted else Trigger.LOSE
-        return self.move(task, trigger, due_at=due_at, reason=error)
+        return self.move(task, trigger, due_at=due_at, reason=error, **changed)
 
     def _lost(self, task: Task, why: str) -> Task:
         """Nobody will tell how this attempt ended: repeat it, unless it may be what kills us."""
         answer = Answer(error_class=ErrorClass.LOST, error=why)
         began = task.executed_at or self._now
         self.log_attempt(task, answer, began, (self._now - began).total_seconds(), counted=False)
-        task = attrs.evolve(task, recoveries=task.recoveries + 1, result=answer.result)
-        if task.recoveries >= self._config.recoveries_max:
-            reason = f"{task.recoveries} attempts in a row were lost: {why}"
-            return self.move(task, Trigger.GIVE_UP, reason=reason)
-        return self.move(task, Trigger.LOSE, due_at=self._now, reason=why)
+        recoveries = task.recoveries + 1
+        changed: dict[str, Any] = {"recoveries": recoveries, "result": answer.result}
+        if recoveries >= self._config.recoveries_max:
+            reason = f"{recoveries} attempts in a row were lost: {why}"
+            return self.move(task, Trigger.GIVE_UP, reason=reason, **changed)
+        return self.move(task, Trigger.LOSE, due_at=self._now, reason=why, **changed)
 
     # -- by people ---------------------------------------------------------------------------
 
     def _cancel(self, command: Cancel) -> Task:
         task = self._versioned(command.task_id, command.if_version)
         advance(task, Trigger.CANCEL)
+        result = task.result
         if task.status is Status.PROCESSING:
             if not command.in_flight:
                 raise IllegalTransition(task.id, task.status, "cancel", ["cancel in flight"])
@@ -244,20 +249,22 @@ class Changes(Moves):
             began = task.executed_at or self._now
             duration_s = (self._now - began).total_seconds()
             self.log_attempt(task, answer, began, duration_s, counted=False)
-            task = attrs.evolve(task, result=answer.result)
-        return self.move(task, Trigger.CANCEL, reason="cancelled by a client")
+            result = answer.result
+        return self.move(task, Trigger.CANCEL, reason="cancelled by a client", result=result)
 
     def _retry(self, task: Task) -> Task:
         advance(task, Trigger.RETRY)
         key = task.spec.partition_key
         blocked = key is not None and self._batch.flushed().holder(key) is not None
-        task = attrs.evolve(task, failures=0, recoveries=0, completed_at=None)
         return self.move(
             task,
             Trigger.RETRY,
             due_at=self._now,
             reason="another round was asked for",
             blocked=blocked,
+            failures=0,
+            recoveries=0,
+            completed_at=None,
         )
 
     def _update(self, command: Update) -> Task:
@@ -332,7 +339,9 @@ class Changes(Moves):
 
     def _prune(self, limit: int) -> int:
         config = self._config
-        return self._batch.flushed().prune(
+        records = self._batch.flushed()
+        self._batch.forget()  # what goes now may have been read before
+        return records.prune(
             self._now - timedelta(seconds=config.event_retention_s),
             self._now - timedelta(seconds=config.archive_retention_s),
             self._now - timedelta(seconds=config.idempotency_s),

@@ -10,7 +10,7 @@ import attrs
 
 from .entries import Reading
 from .outcome import Answer
-from .task import Lane, Task, TaskId, TaskSpec
+from .task import ErrorClass, Lane, Task, TaskId, TaskSpec
 
 R = TypeVar("R")
 
@@ -96,6 +96,19 @@ class Finish(Command[Task]):
     started_at: datetime
     duration_s: float
     jitter: float
+
+
+def never_began(task: Task, owner: str) -> Finish:
+    """Gives a claimed task back that nobody will run."""
+    return Finish(
+        task_id=task.id,
+        owner=owner,
+        attempt=task.attempt,
+        answer=Answer(error_class=ErrorClass.INTERRUPTED, error="it never began"),
+        started_at=task.updated_at,
+        duration_s=0.0,
+        jitter=0.0,
+    )
 
 
 @attrs.frozen

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 import attrs
@@ -43,7 +44,7 @@ class Listener:
         return ip_address(self.address).is_unspecified
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class EgressPolicy:
     """The guard's rules. A refusal is given in words that complete "callbacks may not go there:"."""
 
@@ -54,17 +55,7 @@ class EgressPolicy:
     def refusal(self, address: str, port: int, *, ours: bool = False) -> str | None:
         """Why nothing may connect there; ``None`` if it may. ``ours``: this machine has that
         address, which matters where ``guards_wildcard(port)``."""
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return f"{address[:100]!r} is not an IP address"
-        if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
-            return f"{address} names a network zone, so it is link-local"
-        if problem := self._address_refusal(parsed):
-            return problem
-        if self._is_own_listener(parsed, port, ours=ours):
-            return f"{parsed} port {port} is this server itself"
-        return None
+        return _refusal(self, address, port, ours)
 
     def guards_wildcard(self, port: int) -> bool:
         """Whether a listener takes connections to this port at any address of this machine."""
@@ -79,7 +70,8 @@ class EgressPolicy:
         scheme, in_brackets, quad, port = literal.groups()
         return self.refusal(in_brackets or quad, int(port or _DEFAULT_PORTS[scheme.lower()]))
 
-    def _address_refusal(self, address: Address) -> str | None:
+    def address_refusal(self, address: Address) -> str | None:
+        """Why nothing may connect to this address, whatever the port."""
         for inner in hidden_in(address):
             if problem := self._kind_problem(inner):
                 return f"{address} hides {inner}, which {problem}"
@@ -100,7 +92,8 @@ class EgressPolicy:
         name = kind.name if kind is not None else "not global"
         return f"is {name}, and only global addresses and allowed networks may be called"
 
-    def _is_own_listener(self, address: Address, port: int, *, ours: bool) -> bool:
+    def is_own_listener(self, address: Address, port: int, *, ours: bool) -> bool:
+        """Whether this is where we listen."""
         meant = (address, *hidden_in(address))
         return any(
             ours or any(one.is_loopback for one in meant)
@@ -109,3 +102,18 @@ class EgressPolicy:
             for listener in self.listeners
             if listener.port == port
         )
+
+
+@lru_cache(maxsize=1024)  # most tasks go to few places
+def _refusal(policy: EgressPolicy, address: str, port: int, ours: bool) -> str | None:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return f"{address[:100]!r} is not an IP address"
+    if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
+        return f"{address} names a network zone, so it is link-local"
+    if problem := policy.address_refusal(parsed):
+        return problem
+    if policy.is_own_listener(parsed, port, ours=ours):
+        return f"{parsed} port {port} is this server itself"
+    return None

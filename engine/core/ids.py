@@ -6,8 +6,6 @@ them growing (§6.2, method 1), so that first come, first served holds for tasks
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from .task import TaskId
 
 _COUNTER_BITS = 12
@@ -29,4 +27,5 @@ class IdSequence:
             if self._counter >> _COUNTER_BITS:
                 self._ms, self._counter = self._ms + 1, 0
         value = (self._ms << 80) | (7 << 76) | (self._counter << 64) | (2 << 62) | random_62
-        return str(UUID(int=value))
+        digits = f"{value:032x}"  # as ``str(UUID(int=value))``, in a tenth of the time
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

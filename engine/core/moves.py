@@ -13,8 +13,20 @@ from .batch import Batch
 from .entries import rank_of
 from .lifecycle import ENDED, FINAL, WAITING, Trigger, advance
 from .outcome import Answer
-from .task import Attempt, CallbackResult, Dispatch, Event, Lane, Status, Task, TaskSpec, Wait
+from .task import (
+    Attempt,
+    CallbackResult,
+    Dispatch,
+    Event,
+    Lane,
+    Status,
+    Task,
+    TaskSpec,
+    Wait,
+    evolved,
+)
 
+_BRING_RESULTS = ENDED | {Status.RETRYING}
 _EVENT_BODY_MAX = 1024  # characters of a callback's body that an event repeats
 
 
@@ -46,54 +58,54 @@ class Moves:
     ) -> Task:
         """The task in its next status, with its event; raises ``IllegalTransition``. ``fields``
         are other attributes to change. The end of a task lets the next of its key go."""
-        before = self._batch.task(task.id)
         status = advance(task, trigger)
-        due_at = due_at or task.due_at
-        task = attrs.evolve(
-            task,
-            status=status,
-            due_at=due_at,
-            rank=self.rank(task.spec, due_at),
-            lane=None,
-            wait=None,
-            expires_at=expires_at,
-            owner=owner,
-            reason=reason,
-            **fields,
-        )
+        if due_at is not None:
+            fields["due_at"] = due_at
+            fields["rank"] = self.rank(task.spec, due_at)
+        fields["lane"] = fields["wait"] = None
+        fields["expires_at"] = expires_at
         if status in WAITING:
-            task = self.placed(task, blocked=blocked)
+            fields |= self.place(status, task.spec, due_at or task.due_at, blocked=blocked)
         if status in ENDED:
-            task = attrs.evolve(task, completed_at=self._now)
+            fields["completed_at"] = self._now
         if status in FINAL:
-            task = attrs.evolve(task, archived_at=self._now)
-        task = self.put(task)
-        self.log(task, before.status, task.reason)
-        if status in ENDED and before.wait is not Wait.BLOCKED:
-            self._unblock_next(task)
-        return task
+            fields["archived_at"] = self._now
+        moved = self.put(task, status=status, owner=owner, reason=reason, **fields)
+        self.log(moved, task.status)
+        if status in ENDED and task.wait is not Wait.BLOCKED:
+            self._unblock_next(moved)
+        return moved
+
+    def passing(self, task: Task, trigger: Trigger) -> Task:
+        """The task in a status that it leaves at once: the event tells of it, no record does."""
+        status = advance(task, trigger)
+        passed = evolved(task, status=status, version=task.version + 1, reason=None)
+        self.log(passed, task.status)
+        return passed
 
     def _unblock_next(self, ended: Task) -> None:
         key = ended.spec.partition_key
         follower = self._batch.flushed().next_blocked(key) if key is not None else None
         if follower is not None:
             follower = self._batch.adopt(follower)
-            self.put(self.placed(follower, blocked=False))
+            place = self.place(follower.status, follower.spec, follower.due_at, blocked=False)
+            self.put(follower, **place)
 
-    def placed(self, task: Task, *, blocked: bool) -> Task:
-        """A waiting task with its lane, and why it waits."""
-        manual = task.status is Status.QUEUED and task.spec.dispatch is not Dispatch.AUTO
-        wait = Wait.SCHEDULED if task.due_at > self._now else Wait.READY
-        return attrs.evolve(
-            task,
-            lane=Lane.TAKE if manual else Lane.RUN,
-            wait=Wait.BLOCKED if blocked else wait,
-            expires_at=task.spec.deadline,
-        )
+    def place(
+        self, status: Status, spec: TaskSpec, due_at: datetime, *, blocked: bool
+    ) -> dict[str, Any]:
+        """The fields of a waiting task that say where it waits, and why."""
+        manual = status is Status.QUEUED and spec.dispatch is not Dispatch.AUTO
+        wait = Wait.SCHEDULED if due_at > self._now else Wait.READY
+        return {
+            "lane": Lane.TAKE if manual else Lane.RUN,
+            "wait": Wait.BLOCKED if blocked else wait,
+            "expires_at": spec.deadline,
+        }
 
     def put(self, task: Task, **fields: Any) -> Task:
         """The task with these attributes changed, as its next version."""
-        task = attrs.evolve(task, version=task.version + 1, updated_at=self._now, **fields)
+        task = evolved(task, version=task.version + 1, updated_at=self._now, **fields)
         self._batch.put(task)
         return task
 
@@ -101,9 +113,8 @@ class Moves:
         """Where a task of this description stands in its lane."""
         return rank_of(due_at, spec.priority, self._config.ageing_s)
 
-    def log(self, task: Task, before: Status | None, reason: str | None) -> None:
+    def log(self, task: Task, before: Status | None) -> None:
         """One event: the task came from ``before`` to where it is."""
-        ended = task.status in ENDED or task.status is Status.RETRYING
         self._batch.log(
             Event(
                 at=self._now,
@@ -112,8 +123,8 @@ class Moves:
                 from_status=before,
                 to_status=task.status,
                 attempt=task.attempt,
-                reason=reason,
-                result=_shortened(task.result) if ended else None,
+                reason=task.reason,
+                result=_shortened(task.result) if task.status in _BRING_RESULTS else None,
             )
         )
 

@@ -11,7 +11,7 @@ import binascii
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, quote_plus
@@ -25,36 +25,45 @@ LENGTH_MIN: Final = 8  # to mask shorter values would make answers unreadable
 
 _PIECES: Final = re.compile(r"[\s;,]+")
 _PIECES_MAX: Final = 50  # of a header, as many as the cookies of one site; looking takes time
-_REMEMBERED: Final = 64  # secrets whose forms are kept ready
+_REMEMBERED: Final = 64  # secrets, and sets of headers, whose forms are kept ready
+_FEW: Final = 1_000  # characters of a set of headers that are worth it: forms take much more room
 
 
 # -- secrets of a task -----------------------------------------------------------------------
 
 
 def without_secrets(
-    answer: Answer, headers: Mapping[str, str], others: Iterable[str] = ()
+    answer: Answer, headers: Mapping[str, str], others: Collection[str] = ()
 ) -> Answer:
     """The answer with the values of the request's headers masked, and ``others`` too: a callee
     may repeat what it got. Plain, percent-encoded, in JSON, HTML, hexadecimal and base64."""
-    if not (answer.body or answer.error):
+    if not (answer.body or answer.error) or not (headers or others):
         return answer
-    forms = [form for secret in _secrets_in(headers, others) for form in _forms(secret)]
-    if not forms:
-        return answer
-    forms.sort(key=len, reverse=True)  # the longest first: what is in it goes with it
+    values = tuple(headers.values())
+    few = sum(map(len, values)) <= _FEW
+    forms = (_forms_kept if few else _forms_in)(values, tuple(others))
     body, error = answer.body, (answer.error or "").encode("utf-8", "surrogatepass")
     if answer.truncated:
         body = _without_cut_off(body, forms)
-    for form in forms:
+    found = [form for form in forms if form in body or form in error]
+    if not found and body is answer.body:
+        return answer
+    for form in found:
         body = body.replace(form, MASK.encode())
         error = error.replace(form, MASK.encode())
     words = error.decode("utf-8", "surrogatepass") or answer.error
     return attrs.evolve(answer, body=body, error=words)
 
 
-def _secrets_in(headers: Mapping[str, str], others: Iterable[str]) -> set[str]:
-    found = {secret for value in headers.values() for secret in _parts(value)} | set(others)
-    return {secret for secret in found if len(secret) >= LENGTH_MIN}
+def _forms_in(values: tuple[str, ...], others: tuple[str, ...]) -> tuple[bytes, ...]:
+    """How what is secret in these headers may be spelled, and ``others``. The longest first: what
+    is in it goes with it."""
+    secrets = {secret for value in values for secret in _parts(value)} | set(others)
+    forms = [form for one in secrets if len(one) >= LENGTH_MIN for form in _forms(one)]
+    return tuple(sorted(forms, key=len, reverse=True))
+
+
+_forms_kept = lru_cache(_REMEMBERED)(_forms_in)
 
 
 def _parts(value: str) -> Iterator[str]:

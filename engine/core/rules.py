@@ -130,19 +130,31 @@ def rules_of(annotation: Any) -> tuple[Rule, ...]:
 
 
 @cache
-def _ruled_fields(cls: Any) -> tuple[tuple[str, tuple[Rule, ...]], ...]:
+def _ruled_fields(cls: Any) -> tuple[tuple[str, Any, tuple[Rule, ...]], ...]:
+    """Name, default and rules of each field that may break one. One without rules is a record that
+    has its own."""
     hints = get_type_hints(cls, include_extras=True)
-    return tuple((field.name, rules_of(hints[field.name])) for field in attrs.fields(cls))
+    return tuple(
+        (field.name, field.default, rules)
+        for field in attrs.fields(cls)
+        if (rules := rules_of(hints[field.name])) or _is_record(hints[field.name])
+    )
+
+
+def _is_record(annotation: Any) -> bool:
+    return any(attrs.has(part) for part in (annotation, *get_args(annotation)))
 
 
 def problems_of(instance: Any) -> Iterator[tuple[Path, str]]:
-    """Every broken rule of an attrs instance and of the attrs instances in it."""
+    """Every broken rule of an attrs instance and of the attrs instances in it. Defaults are taken
+    to break none."""
     cls: Any = type(instance)
-    for name, rules in _ruled_fields(cls):
+    for name, default, rules in _ruled_fields(cls):
         value = getattr(instance, name)
-        if rules and value is not None:
-            for rule in rules:
-                if problem := rule.broken(value):
-                    yield (name,), problem
-        elif attrs.has(type(value)):
+        if value is default or value is None:
+            continue
+        for rule in rules:
+            if problem := rule.broken(value):
+                yield (name,), problem
+        if not rules:
             yield from (((name, *path), detail) for path, detail in problems_of(value))

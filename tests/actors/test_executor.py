@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import Any
 
 import attrs
 import pytest
@@ -14,19 +16,21 @@ import trio.testing
 
 from engine.actors.executor import ExecutorKit, InFlight
 from engine.actors.intake import intake
-from engine.actors.mailbox import Inbox
+from engine.actors.mailbox import Inbox, Reply as OneShot
 from engine.actors.pool import pool
 from engine.actors.queue import Queue
 from engine.actors.repository import Applied, Repository
 from engine.adapters.brokers.local import LocalBroker
 from engine.config import EngineConfig
+from engine.core.commands import Finish, Prune, never_began
+from engine.core.destination import report_of
 from engine.core.entries import entry_of
 from engine.core.outcome import Answer
-from engine.core.task import ErrorClass, RetryPolicy, Status
-from engine.errors import IllegalTransition, StoreRejected, StoreUnavailable
-from engine.messages import QueueMessage, RepositoryMessage, Request
+from engine.core.task import ErrorClass, RetryPolicy, Status, Task
+from engine.errors import EngineStopping, IllegalTransition, StoreRejected, StoreUnavailable
+from engine.messages import Answerable, Next, QueueMessage, RepositoryMessage, Request
 from engine.ports.broker import Hint
-from tests.support.builders import a_task, creating
+from tests.support.builders import a_task, an_id, creating
 from tests.support.engine import (
     BAD,
     CRASHES,
@@ -176,6 +180,22 @@ async def test_the_words_of_a_crash_are_kept_in_bounds(autojump_clock):
     assert len(result.error or "") < 2_000
 
 
+async def test_what_is_called_is_what_was_submitted_whatever_becomes_of_it(autojump_clock):
+    world = World()
+    payload, headers, metadata = {"n": [1]}, {"X-N": "1"}, {"n": "1"}
+    async with world.open() as engine:
+        task_id = await submit_one(
+            engine, delay_s=5.0, payload=payload, headers=headers, metadata=metadata
+        )
+        payload["n"].append(2)
+        headers["X-N"] = metadata["n"] = "2"
+        await until(engine, [task_id])
+        task = await engine.get(task_id)
+    (call,) = world.net.calls
+    assert [call.body["payload"], call.headers["X-N"]] == [{"n": [1]}, "1"]
+    assert task.spec.metadata == {"n": "1"}
+
+
 # -- cancelled, late and lost ------------------------------------------------------------------
 
 
@@ -202,16 +222,19 @@ async def test_a_cancel_in_flight_cuts_the_call(autojump_clock):
 async def test_a_task_cancelled_while_it_is_being_claimed_is_never_called(autojump_clock):
     world = World()
     async with world.open(executors=1) as engine:
-        await trio.testing.wait_all_tasks_blocked()
-        world.store.delay_s = 1.0
+        task_id = await submit_one(engine, delay_s=5.0)
+        await trio.sleep(4.9)
+        world.store.gate = trio.Event()
         async with trio.open_nursery() as nursery:
-            task_id = await submit_one(engine)
             nursery.start_soon(submit_one, engine)  # while this is written, claim and cancel meet
-            await trio.sleep(0.5)
-            await engine.cancel(task_id, in_flight=True)
-            world.store.delay_s = 0.0
+            await trio.sleep(0.2)
+            nursery.start_soon(partial(engine.cancel, task_id, in_flight=True))
+            await trio.testing.wait_all_tasks_blocked()
+            world.store.gate.set()
+        world.store.gate = None
         await trio.sleep(5)
         assert world.net.of(task_id) == []
+        assert (await world.path(task_id))[-2:] == ["Processing", "Cancelled"]
         await world.check_books([task_id])
 
 
@@ -259,6 +282,240 @@ async def test_store_trouble_longer_than_the_lease_repeats_no_callback(autojump_
         await world.check_books([task_id])
     assert (task.status, task.attempt, task.recoveries) == (Status.COMPLETED, 1, 0)
     assert len(world.net.calls) == 1
+
+
+# -- the end of one attempt and the beginning of the next ---------------------------------------
+
+
+async def test_one_transaction_ends_an_attempt_and_claims_the_next_task(autojump_clock):
+    world = World(it=[After(1.0)])
+    async with world.open(executors=2, sweep_interval_s=1000.0) as engine:
+        task_ids = await submit(engine, *[URL] * 10)
+        await trio.sleep(1.5)
+        before = world.store.transactions
+        world.store.delay_s = 0.1
+        await until(engine, task_ids)
+    ended = [event.at for event in await world.events() if event.to_status is Status.COMPLETED]
+    claimed = [event.at for event in await world.events() if event.to_status is Status.PROCESSING]
+    assert set(claimed[2:]) <= set(ended)
+    assert world.store.transactions - before <= 5
+
+
+class Desk:
+    """One executor, whose queue and repository are played by the test."""
+
+    def __init__(self, world: World, *, room: int = 10) -> None:
+        self.queue = Inbox[QueueMessage]("queue", 10)
+        self.repository = Inbox[RepositoryMessage]("repository", room)
+        self.kit = ExecutorKit(
+            queue=self.queue,
+            repository=self.repository,
+            net=world.net,
+            clock=world.clock,
+            rng=world.rng,
+            config=EngineConfig(executors=1, store_retry_s=1.0, cleanup_timeout_s=5.0),
+            in_flight=InFlight(),
+            owner="me",
+            user_agent="test",
+        )
+
+    async def asked(self) -> Next:
+        """What it asks the queue next."""
+        with trio.fail_after(60):
+            question = await self.queue.receive()
+        assert isinstance(question, Next)
+        return question
+
+    async def told(self) -> tuple[Finish, Answerable[Any]]:
+        """What it tells the repository next, and where it waits for the answer."""
+        with trio.fail_after(60):
+            request = await self.repository.receive()
+        assert isinstance(request.command, Finish)
+        return request.command, request.reply
+
+    async def work(self, task: Task) -> tuple[Finish, Answerable[Any], Next]:
+        """Give it a task to run. What it tells of it, and its question for the next one."""
+        (await self.asked()).reply.answer(task)
+        return *await self.told(), await self.asked()
+
+
+@asynccontextmanager
+async def at_work(desk: Desk) -> AsyncIterator[trio.CancelScope]:
+    """The executor at its desk; when the block ends the queue has ended, and it leaves."""
+    async with nobody_hangs(60) as nursery:
+        scope = trio.CancelScope()
+        await nursery.start(partial(pool, desk.kit, 1, scope))
+        yield scope
+        desk.queue.close()
+        for question in desk.queue.receive_nowait():
+            assert isinstance(question, Next)
+            question.reply.fail(EngineStopping())
+    assert len(desk.kit.in_flight) == 0
+
+
+def claimed(number: int, attempt: int = 1) -> Task:
+    return attrs.evolve(
+        a_task(number, callback_url=URL), status=Status.PROCESSING, attempt=attempt, owner="me"
+    )
+
+
+async def test_the_next_task_is_asked_for_before_the_result_is_stored_and_run_after(
+    autojump_clock,
+):
+    world = World(it=[After(1.0)])
+    desk = Desk(world)
+    async with at_work(desk):
+        finish, stored, question = await desk.work(claimed(1))
+        assert (finish.task_id, question.report) == (an_id(1), report_of(finish.answer, 1.0))
+        question.reply.answer(claimed(2))
+        await trio.sleep(10)
+        assert world.net.order() == [an_id(1)]
+        stored.answer(claimed(1))
+        second, stored = await desk.told()
+        assert (second.task_id, world.net.order()) == (an_id(2), [an_id(1), an_id(2)])
+        stored.answer(claimed(2))
+
+
+@pytest.mark.parametrize("first", ["the claim", "the failure"])
+async def test_if_the_result_is_not_stored_the_next_task_is_given_up(autojump_clock, first):
+    world = World(it=[After(1.0)])
+    desk = Desk(world)
+    async with at_work(desk):
+        finish, stored, question = await desk.work(claimed(1))
+        if first == "the claim":
+            question.reply.answer(claimed(2, attempt=3))
+        stored.fail(StoreUnavailable("the disk is gone"))
+        again, stored = await desk.told()
+        assert again == finish
+        assert question.reply.abandoned  # so the repository gives back what it claims now
+        stored.answer(claimed(1))
+        if first == "the claim":
+            given_back, stored = await desk.told()
+            assert given_back == never_began(claimed(2, attempt=3), "me")
+            stored.answer(claimed(2))
+        question = await desk.asked()
+        assert question.report is None  # it was told with the question before
+        question.reply.answer(claimed(3))
+        finish, stored = await desk.told()
+        stored.answer(claimed(3))
+    assert world.net.order() == [an_id(1), an_id(3)]
+
+
+@pytest.mark.parametrize("has_claim", [False, True])
+async def test_cut_off_while_its_result_is_being_stored_it_waits_for_that_and_begins_nothing(
+    autojump_clock, has_claim
+):
+    world = World(it=[After(1.0)])
+    desk = Desk(world)
+    async with at_work(desk) as scope:
+        _, stored, question = await desk.work(claimed(1))
+        if has_claim:
+            question.reply.answer(claimed(2))
+        scope.cancel()
+        await trio.sleep(2)
+        assert question.reply.abandoned
+        assert len(desk.kit.in_flight) == 1
+        stored.answer(claimed(1))
+        if has_claim:
+            given_back, stored = await desk.told()
+            assert given_back == never_began(claimed(2), "me")
+            stored.answer(claimed(2))
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.net.open_callers == 0
+    assert desk.repository.receive_nowait() == []  # nothing was told twice
+    assert world.net.order() == [an_id(1)]
+
+
+async def test_cut_off_during_its_call_it_puts_the_task_back_and_asks_for_nothing(autojump_clock):
+    world = World(it=[After(5.0)])
+    desk = Desk(world)
+    async with at_work(desk) as scope:
+        (await desk.asked()).reply.answer(claimed(1))
+        await trio.sleep(1)
+        scope.cancel()
+        finish, stored = await desk.told()
+        assert finish.answer.error_class is ErrorClass.INTERRUPTED
+        assert desk.queue.receive_nowait() == []
+        stored.answer(claimed(1))
+
+
+async def test_cut_off_it_does_not_wait_for_the_store_for_ever(autojump_clock):
+    world = World(it=[After(1.0)])
+    desk = Desk(world)
+    async with at_work(desk) as scope:
+        await desk.work(claimed(1))
+        scope.cancel()
+        await trio.sleep(4.9)
+        assert world.net.open_callers == 1
+        await trio.sleep(0.2)
+        assert world.net.open_callers == 0
+
+
+async def test_a_store_that_is_slow_is_told_the_result_once(autojump_clock):
+    world = World(it=[After(1.0)])
+    desk = Desk(world)
+    async with at_work(desk):
+        _, stored, question = await desk.work(claimed(1))
+        await trio.sleep(1000)
+        assert desk.repository.receive_nowait() == []
+        stored.answer(claimed(1))
+        question.reply.fail(EngineStopping())
+
+
+async def test_when_the_queue_ends_before_the_result_is_stored_the_executor_stores_it_and_leaves(
+    autojump_clock,
+):
+    world = World(it=[After(1.0)])
+    desk = Desk(world)
+    async with at_work(desk):
+        (await desk.asked()).reply.answer(claimed(1))
+        desk.queue.close()  # the question for the next task cannot be asked
+        _, stored = await desk.told()
+        await trio.sleep(10)
+        assert world.net.open_callers == 1
+        stored.answer(claimed(1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.net.open_callers == 0
+
+
+async def test_a_task_that_was_claimed_when_the_queue_ended_is_run(autojump_clock):
+    world = World(it=[After(1.0)])
+    desk = Desk(world)
+    async with at_work(desk):
+        _, stored, question = await desk.work(claimed(1))
+        desk.queue.close()
+        question.reply.answer(claimed(2))
+        stored.answer(claimed(1))
+        finish, stored = await desk.told()
+        assert finish.task_id == an_id(2)
+        stored.answer(claimed(2))
+    assert world.net.order() == [an_id(1), an_id(2)]
+
+
+async def test_without_room_for_the_result_nothing_is_asked_for(autojump_clock):
+    world = World(it=[After(1.0)])
+    desk = Desk(world, room=1)
+    async with at_work(desk):
+        (await desk.asked()).reply.answer(claimed(1))
+        desk.repository.tell(Request(Prune(1), OneShot()))
+        await trio.sleep(10)
+        assert desk.queue.receive_nowait() == []
+        assert isinstance((await desk.repository.receive()).command, Prune)
+        finish, stored = await desk.told()
+        stored.answer(claimed(1))
+        question = await desk.asked()
+        assert question.report == report_of(finish.answer, finish.duration_s)
+        question.reply.fail(EngineStopping())
+
+
+async def test_a_result_that_nobody_can_take_any_more_keeps_no_executor(autojump_clock):
+    world = World(it=[After(1.0)])
+    desk = Desk(world)
+    async with at_work(desk):
+        (await desk.asked()).reply.answer(claimed(1))
+        desk.repository.abandon()
+        (await desk.asked()).reply.fail(EngineStopping())
+    assert desk.kit.in_flight.late_results == 0
 
 
 # -- trouble below -----------------------------------------------------------------------------
@@ -318,11 +575,10 @@ async def test_a_result_the_store_refuses_for_ever_frees_the_executor(autojump_c
         task_id = await submit_one(engine, URL)
         await trio.sleep(0.5)
         world.store.error = StoreRejected("this row cannot be kept")
-        first = world.store.transactions + 1
-        # With its words and without, and the two pages that the queue wants read in between.
-        world.store.fail_at = range(first, first + 5)
+        world.store.fail_at = range(10_000)  # with its words and without
         await trio.sleep(2)
         assert (await engine.get(task_id)).status is Status.PROCESSING
+        world.store.fail_at = ()
         other = await submit_one(engine)
         await until(engine, [other], within_s=5)
         await until(engine, [task_id], within_s=60)  # its lease ends
@@ -408,13 +664,18 @@ async def test_cancelled_at_any_step_an_executor_loses_no_task(autojump_clock):
     assert await cancel_sweep(scenario, of="actors.executor.executor") > 5
 
 
-async def test_whichever_transaction_fails_every_task_ends(autojump_clock):
+@pytest.mark.parametrize("commit_batch", [1, 500])
+async def test_whichever_transaction_fails_every_task_ends(autojump_clock, commit_batch):
+    """Also when a result and the claim behind it are two transactions."""
+
     async def scenario(number: int) -> int:
         world = World(it=[After(1.0), 500, 200])
         world.store.fail_at = {number}
         accepted: list[str] = []
         try:
-            async with world.open(executors=2, window=4, sweep_interval_s=30.0) as engine:
+            async with world.open(
+                executors=2, window=4, sweep_interval_s=30.0, commit_batch=commit_batch
+            ) as engine:
                 for _ in range(3):
                     with suppress(StoreUnavailable):
                         accepted += await submit(engine, URL, URL, timeout_s=5.0)
@@ -441,13 +702,27 @@ async def test_only_the_attempt_that_was_left_is_cut():
     assert scope.cancel_called
 
 
+async def test_an_attempt_whose_call_has_ended_is_still_in_flight_and_cannot_be_cut():
+    in_flight = InFlight()
+    scope = trio.CancelScope()
+    in_flight.enter(a_task(attempt=1), scope)
+    in_flight.called(a_task(attempt=1))
+    in_flight.moved_on(a_task(attempt=1), 1)
+    assert not scope.cancel_called
+    assert in_flight.task_ids() == {an_id(1)}
+
+
 async def test_an_older_attempt_that_ends_does_not_hide_the_newer_one():
     in_flight = InFlight()
     first, second = (attrs.evolve(a_task(), attempt=n) for n in (1, 2))
+    scope = trio.CancelScope()
     in_flight.enter(first, trio.CancelScope())
-    in_flight.enter(second, trio.CancelScope())
+    in_flight.enter(second, scope)
+    in_flight.called(first)
     in_flight.leave(first)
     assert len(in_flight) == 1
+    in_flight.moved_on(second, 2)
+    assert scope.cancel_called
     in_flight.leave(second)
     in_flight.leave(second)
     assert len(in_flight) == 0

@@ -118,6 +118,60 @@ async def test_an_asker_who_leaves_is_known_and_may_be_answered():
     reply.answer(1)
 
 
+async def test_a_cancellation_does_not_come_between_an_answer_and_who_needs_it():
+    reply = Reply[int]()
+    reply.answer(7)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        assert await reply.wait() == 7
+    assert not reply.abandoned
+
+
+async def test_who_was_cancelled_while_waiting_may_wait_once_more(autojump_clock):
+    reply = Reply[int]()
+    with trio.move_on_after(1):
+        await reply.wait()
+    assert reply.abandoned
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_later, reply, 7)
+        assert await reply.wait() == 7
+
+
+async def answer_later(reply: Reply[int], value: int) -> None:
+    await trio.sleep(1)
+    reply.answer(value)
+
+
+async def test_who_withdraws_a_question_sees_what_was_answered_before():
+    unanswered, answered, failed = Reply[int](), Reply[int](), Reply[int]()
+    answered.answer(7)
+    failed.fail(QueueEmpty())
+    assert [reply.withdraw() for reply in (unanswered, answered, failed)] == [None, 7, None]
+    assert unanswered.abandoned
+
+
+async def test_an_actor_that_was_woken_for_what_it_has_taken_waits_for_more(autojump_clock):
+    inbox = Inbox[int]("test", 5)
+    inbox.tell(1)
+    assert inbox.receive_nowait() == [1]
+    with trio.move_on_after(1) as scope:
+        await inbox.receive()
+    assert scope.cancelled_caught
+    for number in (2, 3):
+        inbox.tell(number)
+    assert await inbox.receive() == 2
+    assert await inbox.receive() == 3
+
+
+async def test_a_cancelled_actor_leaves_its_messages_in_the_inbox():
+    inbox = Inbox[int]("test", 5)
+    inbox.tell(1)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await inbox.receive()
+    assert inbox.receive_nowait() == [1]
+
+
 async def test_who_asks_an_actor_that_ends_is_told_so(autojump_clock):
     """Also when the question still lies in its inbox, or was received and never answered."""
     inbox = Inbox[Reply[int]]("test", 4)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from engine.actors.feed import EventFilter, Watcher
 from engine.actors.mailbox import Inbox
-from engine.actors.status import EventFilter, StatusHub, Watcher
+from engine.actors.status import PAUSE_PER_WATCHER_S, StatusHub
 from engine.config import EngineConfig
 from engine.core.task import Dispatch, Event, RetryPolicy, Status
 from engine.errors import (
@@ -39,7 +41,7 @@ from tests.support.sweep import nobody_hangs
 URL = "http://callee.example/it"
 
 
-async def seen(watch: Watch, number: int) -> list[Event]:
+async def seen(watch: Watch | Watcher, number: int) -> list[Event]:
     """So many events, and no more than those."""
     events: list[Event] = []
     with trio.fail_after(60):
@@ -57,61 +59,6 @@ async def tail(engine: Engine, events: list[Event], wanted: EventFilter | None =
                 events += await watch.receive()
         except EngineStopping:
             pass
-
-
-# -- the filter and one buffer -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wanted", "matches"),
-    [
-        (EventFilter(), True),
-        (EventFilter(task_ids=frozenset({an_id(1)})), True),
-        (EventFilter(task_ids=frozenset({an_id(2)})), False),
-        (EventFilter(statuses=frozenset({Status.QUEUED, Status.FAILED})), True),
-        (EventFilter(statuses=frozenset({Status.FAILED})), False),
-        (EventFilter(names=frozenset({"invoice"})), True),
-        (EventFilter(names=frozenset({"other"})), False),
-        (EventFilter(task_ids=frozenset({an_id(1)}), names=frozenset({"other"})), False),
-    ],
-)
-def test_a_filter_wants_what_all_its_parts_want(wanted, matches):
-    assert wanted.matches(an_event(a_task(1))) is matches
-
-
-def numbered(*seqs: int) -> list[Event]:
-    return [an_event(a_task(seq), seq=seq) for seq in seqs]
-
-
-async def test_a_watcher_gets_events_in_order_and_then_waits(autojump_clock):
-    watcher = Watcher(EventFilter(), limit=10, after=0, lasting=False)
-    watcher.offer(numbered(1, 2))
-    watcher.offer(numbered(3))
-    assert [event.seq for event in await watcher.receive()] == [1, 2, 3]
-    with trio.move_on_after(1) as scope:
-        await watcher.receive()
-    assert scope.cancelled_caught
-
-
-async def test_a_watcher_that_does_not_keep_up_is_told_where_it_was(autojump_clock):
-    watcher = Watcher(EventFilter(), limit=3, after=0, lasting=False)
-    watcher.offer(numbered(1, 2))
-    await watcher.receive()
-    watcher.offer(numbered(3, 4, 5, 6))
-    for _ in range(2):
-        with pytest.raises(WatcherLagged) as caught:
-            await watcher.receive()
-        assert caught.value.last_seq == 2
-
-
-async def test_a_watcher_gets_what_is_left_before_it_hears_of_the_end(autojump_clock):
-    watcher = Watcher(EventFilter(), limit=3, after=0, lasting=False)
-    watcher.offer(numbered(1))
-    watcher.end()
-    assert len(await watcher.receive()) == 1
-    for _ in range(2):
-        with pytest.raises(EngineStopping):
-            await watcher.receive()
 
 
 # -- the hub -----------------------------------------------------------------------------------
@@ -144,7 +91,7 @@ async def test_what_its_inbox_has_no_room_for_is_read_again_without_a_gap(autoju
         await rig.commit(*range(3, 12))  # all but one find no room
         await trio.sleep(1)
         rig.inbox.close()
-    assert [event.seq for event in await watcher.receive()] == list(range(3, 12))
+    assert [event.seq for event in await seen(watcher, 9)] == list(range(3, 12))
 
 
 async def test_a_burst_beyond_its_inbox_reaches_the_watchers_complete(autojump_clock):
@@ -158,7 +105,7 @@ async def test_a_burst_beyond_its_inbox_reaches_the_watchers_complete(autojump_c
         await trio.sleep(5)
         rig.store.reads_down = False
         await trio.sleep(5)
-        assert [event.seq for event in await watcher.receive()] == list(range(1, 21))
+        assert [event.seq for event in await seen(watcher, 20)] == list(range(1, 21))
         assert [event.task_id for event in await one.receive()] == [an_id(17)]
         rig.inbox.close()
 
@@ -185,6 +132,124 @@ async def test_who_watches_a_hub_that_has_ended_is_told_so(autojump_clock):
     for lasting in (False, True):
         with trio.fail_after(1), pytest.raises(EngineStopping):
             await rig.hub.add(EventFilter(), lasting=lasting).receive()
+
+
+# -- rounds ------------------------------------------------------------------------------------
+
+
+def crowd(hub: StatusHub) -> list[Watcher]:
+    """Watchers of everything, so many that the hub pauses between rounds."""
+    return [hub.add(EventFilter()) for _ in range(1000)]
+
+
+async def test_a_crowd_gets_the_first_event_at_once_and_what_follows_together(autojump_clock):
+    rig = Rig()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.hub.run)
+        watchers = crowd(rig.hub)
+        await rig.commit(1)
+        batches = [await watcher.receive() for watcher in watchers]
+        assert trio.current_time() == 0
+        for n in range(2, 12):
+            await rig.commit(n)
+            await trio.testing.wait_all_tasks_blocked()
+        batches += [await watcher.receive() for watcher in watchers]
+        assert [[event.seq for event in batch] for batch in batches[::1000]] == [
+            [1],
+            list(range(2, 12)),
+        ]
+        assert len({id(batch) for batch in batches}) == 2
+        assert trio.current_time() == pytest.approx(PAUSE_PER_WATCHER_S * 1000)
+        rig.inbox.close()
+
+
+async def test_who_waits_for_a_task_does_not_wait_with_the_crowd(autojump_clock):
+    rig = Rig()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.hub.run)
+        watchers = crowd(rig.hub)
+        one = rig.hub.add(EventFilter(task_ids=frozenset({an_id(2)})))
+        await rig.commit(1)
+        await watchers[0].receive()
+        await rig.commit(2)
+        assert [event.seq for event in await one.receive()] == [2]
+        assert trio.current_time() == 0
+        rig.inbox.close()
+
+
+async def test_much_that_happens_at_once_ends_the_pause(autojump_clock):
+    rig = Rig(watcher_buffer=20)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.hub.run)
+        watcher = crowd(rig.hub)[0]
+        await rig.commit(1)
+        assert [event.seq for event in await watcher.receive()] == [1]
+        for begin in range(2, 102, 5):  # a quarter of the buffer each
+            await rig.commit(*range(begin, begin + 5))
+            assert [event.seq for event in await seen(watcher, 5)] == [*range(begin, begin + 5)]
+        assert trio.current_time() == 0
+        rig.inbox.close()
+
+
+async def test_who_joins_a_crowd_during_a_pause_gets_what_comes_after_its_position(autojump_clock):
+    rig = Rig()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.hub.run)
+        crowd(rig.hub)
+        for n in range(1, 8):
+            joins = rig.hub.add(EventFilter())
+            await rig.commit(n)
+            await trio.testing.wait_all_tasks_blocked()
+            events = [event.seq for event in await joins.receive()]
+            assert events == list(range(joins.after + 1, n + 1))
+        rig.inbox.close()
+
+
+async def test_what_was_gathered_is_passed_on_before_the_end(autojump_clock):
+    rig = Rig()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.hub.run)
+        watcher = crowd(rig.hub)[0]
+        for n in range(1, 4):
+            await rig.commit(n)
+            await trio.testing.wait_all_tasks_blocked()
+        rig.inbox.close()
+    assert [event.seq for event in await seen(watcher, 3)] == [1, 2, 3]
+    with pytest.raises(EngineStopping):
+        await watcher.receive()
+
+
+@pytest.mark.parametrize("watchers_of_all", [1, 300])
+async def test_watchers_of_all_kinds_and_speeds_get_all_that_is_theirs(
+    autojump_clock, watchers_of_all
+):
+    rig = Rig(watcher_buffer=40, watchers_max=1000)
+    filters = [
+        EventFilter(),
+        EventFilter(statuses=frozenset({Status.QUEUED})),
+        EventFilter(statuses=frozenset({Status.FAILED})),
+        EventFilter(names=frozenset({"invoice", "other"})),
+        *(EventFilter(task_ids=frozenset({an_id(n), an_id(n + 50)})) for n in range(1, 40, 7)),
+    ]
+    filters += [EventFilter()] * watchers_of_all
+    taken: list[list[int]] = [[] for _ in filters]
+
+    async def watch(watcher: Watcher, seqs: list[int], pause_s: float) -> None:
+        with suppress(EngineStopping):
+            while True:
+                seqs += [event.seq for event in await watcher.receive()]
+                await trio.sleep(pause_s)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.hub.run)
+        for n, wanted in enumerate(filters):
+            nursery.start_soon(watch, rig.hub.add(wanted), taken[n], n % 5 / 100)
+        for n in range(1, 101):
+            await rig.commit(n)
+            await trio.sleep(0.01)
+        rig.inbox.close()
+    events = await rig.store.inner.events(0, 1000)
+    assert taken == [[event.seq for event in events if wanted.matches(event)] for wanted in filters]
 
 
 # -- with everything around it -----------------------------------------------------------------

@@ -26,7 +26,15 @@ from engine.errors import (
     StoreRejected,
     StoreUnavailable,
 )
-from tests.support.builders import NOW, a_task, an_answer, an_attempt, an_event, an_id, write
+from tests.support.builders import (
+    NOW,
+    a_task,
+    an_answer,
+    an_attempt,
+    an_event,
+    an_id,
+    write,
+)
 
 KEEP_OPEN = """
 import sys, trio
@@ -255,3 +263,16 @@ async def test_values_that_cannot_be_stored_are_rejected_for_good(file: Path, fi
             await write(store, inserts=[a_task(1), a_task(2, **fields)])
         assert await store.tasks(TaskQuery(), 5) == []
         await write(store, inserts=[a_task(1)])
+
+
+async def test_a_question_that_cannot_be_asked_is_rejected(file: Path):
+    async with open_store(url_of(file)) as store:
+        await write(store, inserts=[a_task(1)])
+        for question in (
+            store.get("\ud800"),
+            store.partition_holder("\ud800"),
+            write(store, updates=[(a_task(1, version=2, name="\ud800"), 1)]),
+        ):
+            with pytest.raises(StoreRejected):
+                await question
+        assert await store.get(an_id(1)) == a_task(1)

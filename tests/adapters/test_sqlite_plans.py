@@ -6,7 +6,6 @@ import re
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -27,7 +26,7 @@ from engine.core.queries import Kept, TaskQuery
 from engine.core.task import Lane, Status
 from tests.support.builders import an_id, at, commit, creating, finishing
 
-LARGE = "task|archive|event|attempt|task_metadata|idempotency"
+LARGE = "task|found|archive|event|attempt|task_metadata|idempotency"  # "found" is a task, too
 WALK = re.compile(rf"SCAN ({LARGE})\b(?! USING (COVERING )?INDEX)")
 
 
@@ -35,26 +34,24 @@ class Plans:
     """Notes every statement a store makes, and asks SQLite how it would run it."""
 
     def __init__(self, store: SqliteStore) -> None:
-        driver = store._writer.connection.driver_connection
-        assert isinstance(driver, sqlite3.Connection)
-        self._driver = driver
-        self.said: dict[str, Any] = {}
+        self._driver = _driver_of(store._writer)
+        self._said: set[str] = set()
         for connection in [store._writer, *(reader for _, reader in store._idle)]:
-            sa.event.listen(connection, "before_cursor_execute", self._note)
-
-    def _note(self, _conn, _cursor, statement, parameters, _context, executemany) -> None:
-        self.said[statement] = parameters[0] if executemany else parameters
+            _driver_of(connection).set_trace_callback(self._said.add)
 
     def explained(self) -> dict[str, list[str]]:
         """The steps of every statement."""
         return {
-            statement: [
-                row[3]
-                for row in self._driver.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            ]
-            for statement, parameters in self.said.items()
-            if statement.startswith(("SELECT", "UPDATE", "DELETE"))
+            statement: [row[3] for row in self._driver.execute(f"EXPLAIN QUERY PLAN {statement}")]
+            for statement in list(self._said)
+            if statement.startswith(("SELECT", "INSERT", "UPDATE", "DELETE"))
         }
+
+
+def _driver_of(connection: sa.Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
 
 
 @pytest.fixture
@@ -142,13 +139,24 @@ async def test_the_hot_paths_use_the_indexes_made_for_them(store: SqliteStore):
     assert "ix_archive_archived" in text
 
 
+async def test_many_tasks_are_looked_for_one_by_one(store: SqliteStore):
+    plans = Plans(store)
+    await commit(store, creating(*range(1, 31)))
+    tasks = await commit(store, *(Claim(an_id(n), "me") for n in range(1, 31)))
+    await commit(store, *map(finishing, tasks))
+    by_start = {statement[:11]: steps for statement, steps in plans.explained().items()}
+    one_by_one = "USING INDEX sqlite_autoindex_task_1 (id=?)"
+    assert f"SEARCH task {one_by_one}" in by_start["UPDATE task"]
+    assert f"SEARCH task {one_by_one}" in by_start["DELETE FROM"]
+    assert f"SEARCH found {one_by_one}" in by_start["DELETE FROM"]
+
+
 async def test_passing_a_destination_over_reads_an_index_and_no_rows(store: SqliteStore):
     """A million tasks of a dead host may lie at the head of the lane."""
     plans = Plans(store)
     await _pass_over(store)
     (plan,) = [plan for statement, plan in plans.explained().items() if "NOT IN" in statement]
     assert plan[0] == "SEARCH task USING COVERING INDEX ix_task_ready (lane=?)"
-    (plan,) = [
-        plan for statement, plan in plans.explained().items() if "destination =" in statement
-    ]
-    assert plan == ["SEARCH task USING COVERING INDEX ix_task_ready_at (lane=? AND destination=?)"]
+    sides = [plan for statement, plan in plans.explained().items() if "destination =" in statement]
+    index = "SEARCH task USING COVERING INDEX ix_task_ready_at (lane=? AND destination=?)"
+    assert sides == [[index]] * 2

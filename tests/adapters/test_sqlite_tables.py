@@ -64,7 +64,16 @@ def test_tasks_of_an_older_file_learn_where_they_go(file: Path):
         config = migrations.script_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
-        values = [rows.task_values(task, encode_spec(task.spec)) for task in tasks]
+        values = [
+            dict(
+                zip(
+                    rows.TASK_COLUMNS,
+                    rows.task_row(task, encode_spec(task.spec), None),
+                    strict=True,
+                )
+            )
+            for task in tasks
+        ]
         connection.execute(sa.insert(schema.task), values)
     assert migrate(url_of(file)) == Revisions("0001", migrations.HEAD)
     with engine.connect() as connection:

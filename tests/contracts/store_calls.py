@@ -63,13 +63,13 @@ async def test_every_method_can_be_cancelled_and_the_store_goes_on(store: Store,
 
 
 async def test_a_transaction_that_has_begun_ends_as_if_not_cancelled(store: Store):
-    scope = trio.CancelScope()
+    scope, token = trio.CancelScope(), trio.lowlevel.current_trio_token()
 
     def cancel() -> None:
         if trio.lowlevel.in_trio_run():
             scope.cancel()
         else:
-            trio.from_thread.run_sync(scope.cancel)
+            trio.from_thread.run_sync(scope.cancel, trio_token=token)
 
     def work(records: Records) -> None:
         records.write(WriteSet(inserts=[a_task(1)], counts={Status.QUEUED: 1}))

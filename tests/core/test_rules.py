@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import attrs
 import pytest
@@ -17,6 +17,7 @@ from engine.core.rules import (
     string_map,
     text,
 )
+from engine.core.task import RetryPolicy, TaskSpec
 
 
 def said(rule: Rule, value: object) -> str:
@@ -166,3 +167,25 @@ def test_problems_are_found_at_any_depth() -> None:
     assert list(problems_of(Outer(1, "a", None, None))) == []
     found = problems_of(Outer(1, "ab", "cd", Inner("ef")))
     assert [path for path, _ in found] == [("word",), ("maybe",), ("inner", "word")]
+
+
+def test_a_default_is_not_looked_at() -> None:
+    @attrs.frozen
+    class Lenient:
+        word: Annotated[str, SHORT] = "far too long, but nobody has given it"
+
+    assert list(problems_of(Lenient())) == []
+    assert [path for path, _ in problems_of(Lenient("given"))] == [("word",)]
+
+
+@pytest.mark.parametrize("record", [TaskSpec, RetryPolicy])
+def test_the_defaults_of_our_own_records_break_no_rule(record: Any) -> None:
+    hints = get_type_hints(record, include_extras=True)
+    defaults = [
+        (rule, field.default)
+        for field in attrs.fields(record)
+        for rule in rules_of(hints[field.name])
+        if isinstance(field.default, int | float | str)
+    ]
+    assert len(defaults) >= 3
+    assert [default for rule, default in defaults if rule.broken(default)] == []

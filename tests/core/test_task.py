@@ -8,8 +8,9 @@ from typing import Any
 import attrs
 import pytest
 
-from engine.core.task import RetryPolicy, TaskSpec
+from engine.core.task import RetryPolicy, TaskSpec, evolved
 from engine.errors import InvalidTask
+from tests.support.builders import a_task, an_event
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 NAIVE = datetime(2026, 1, 2)  # noqa: DTZ001
@@ -90,3 +91,15 @@ def test_every_broken_rule_is_told_at_once() -> None:
         ("retry_policy", "multiplier"),
     ]
     assert "retry_policy.multiplier: must be from 1 to 100, not 0" in str(refused.value)
+
+
+def test_an_evolved_record_is_a_copy_that_differs_in_what_was_said():
+    task = a_task(1, payload={"a": 1})
+    changed = evolved(task, version=2, owner="me")
+    assert changed == attrs.evolve(task, version=2, owner="me")
+    assert task == a_task(1, payload={"a": 1})
+    assert changed.spec is task.spec
+    event = an_event(task)
+    assert evolved(event, seq=7) == attrs.evolve(event, seq=7)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        changed.version = 3  # type: ignore[misc]

@@ -59,8 +59,8 @@ async def _run(database: str, ready: Future[Live], stop: trio.Event) -> None:
         open_engine(_CONFIG, database=database) as engine,
         trio.open_nursery() as nursery,
     ):
-        config = ServerConfig(port=0, grace_s=1)
+        app, config = create_app(engine), ServerConfig(port=0, grace_s=1)
         urls: list[str] = await nursery.start(
-            partial(serve, create_app(engine), config, shutdown_trigger=stop.wait)
+            partial(serve, app, config, express=app.express, shutdown_trigger=stop.wait)
         )
         ready.set_result(Live(urls[0], receiver, trio.lowlevel.current_trio_token()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +14,7 @@ from engine import Dispatch, Method, RetryPolicy, Status, TaskSpec
 from engine.errors import InvalidTask
 from web.naming import camel, pointer
 from web.problems import problem_of
+from web.routes.tasks import Batch
 from web.schemas import (
     CancelQuery,
     DequeueOptions,
@@ -21,7 +24,7 @@ from web.schemas import (
     TaskPatch,
     UnversionedTask,
 )
-from web.structuring import BODY, QUERY, Invalid, structure
+from web.structuring import BODY, PROBLEMS_MAX, QUERY, Invalid, structure
 
 GOOD = {"name": "invoice", "callbackUrl": "https://example.com/hook?x=1"}
 
@@ -314,3 +317,42 @@ def test_paths_of_the_engine_become_pointers_of_the_api() -> None:
     assert [attrs.asdict(one) for one in problem.errors] == [
         {"pointer": "/0/retryPolicy/maxAttempts", "detail": "must be less"}
     ]
+
+
+def test_a_document_names_a_limited_number_of_problems():
+    assert len(problems({"tasks": [0] * 10_000}, Batch)) == PROBLEMS_MAX
+    assert len(problems({**GOOD, **{f"x{n}": 0 for n in range(1_000)}})) == PROBLEMS_MAX
+
+
+@pytest.mark.parametrize("index", [0, PROBLEMS_MAX - 1, PROBLEMS_MAX, 3 * PROBLEMS_MAX + 7])
+def test_a_wrong_item_of_a_long_list_is_named_by_its_place(index):
+    tasks: list[Any] = [GOOD] * (4 * PROBLEMS_MAX)
+    tasks[index] = {**GOOD, "priority": "high"}
+    assert problems({"tasks": tasks}, Batch) == {
+        f"/tasks/{index}/priority": "must be an integer",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ({"name": 1, "callbackUrl": "http://x/"}, TaskSpec),
+        ({**GOOD, "method": "BREW"}, TaskSpec),
+        ({**GOOD, "retryPolicy": {"maxAttempts": "x"}}, TaskSpec),
+        ({**GOOD, "runAt": "soon"}, TaskSpec),
+        ({**GOOD, "unknown": 1}, TaskSpec),
+        ({"tasks": "none"}, Batch),
+        ({"tasks": [GOOD, {"name": ""}]}, Batch),
+    ],
+)
+def test_a_refused_document_waits_for_no_collector(value, kind):
+    structure(BODY, {"tasks": [GOOD]}, Batch)  # makes what is made once
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(Invalid):
+            structure(BODY, value, kind)
+            pytest.fail("it was taken")
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

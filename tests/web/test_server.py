@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import socket
 import struct
@@ -11,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import attrs
@@ -21,6 +23,8 @@ from quart import Response, request, websocket
 from quart_trio import QuartTrio
 
 from web.connection import LINGER_S
+from web.plain import Answer as PlainAnswer, Lane, NoLane, Plain, ReadBody
+from web.protocol import SEND_FRAMES
 from web.server import serve
 from web.settings import ServerConfig
 
@@ -100,6 +104,32 @@ def quart_app() -> QuartTrio:
             await websocket.send("x" * 1024)
 
     return app
+
+
+class Express:
+    """An express lane that answers some of what ``quart_app`` does, as that does."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+
+    async def answer(self, plain: Plain, read: ReadBody, /) -> PlainAnswer | None:
+        if (plain.method, plain.path) == ("GET", b"/healthz"):
+            body = b"ok"
+        elif (plain.method, plain.path) == ("POST", b"/echo"):
+            body = b'{"bytes":%d}\n' % len(await read())
+        elif plain.path == b"/big":
+            body = bytes(BIG)
+        elif plain.path == b"/slow":
+            await trio.sleep(float(plain.query[2:]))
+            body = b"slow but done"
+        elif plain.path == b"/refused":
+            return PlainAnswer(403, [], b"")  # does not look at the body
+        elif plain.path == b"/bad":
+            return PlainAnswer(200, [("X", "a\r\nb")], b"")
+        else:
+            return None
+        self.answered += 1
+        return PlainAnswer(200, [], body)
 
 
 @attrs.define
@@ -189,7 +219,9 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(app: Any = None, **limits: Any) -> AsyncIterator[Running]:
+async def serving(
+    app: Any = None, *, express: Lane | None = None, **limits: Any
+) -> AsyncIterator[Running]:
     """A server that must be able to stop, too."""
     stop, cut, stopped = trio.Event(), trio.Event(), trio.Event()
     config = ServerConfig(port=0, **{"keep_alive_s": 0.5, "grace_s": 0.5} | limits)
@@ -198,6 +230,7 @@ async def serving(app: Any = None, **limits: Any) -> AsyncIterator[Running]:
         await serve(
             app or quart_app(),
             config,
+            express=express,
             shutdown_trigger=stop.wait,
             cut_trigger=cut.wait,
             task_status=task_status,
@@ -328,6 +361,159 @@ async def test_an_app_that_never_reads_and_never_answers_leaves_no_connection_be
         base = trio.lowlevel.current_statistics().tasks_living
         assert b" 408 " in await server.exchange(b"POST / HTTP/1.1\r\n", HOST, body)
         await expect_tasks(base)
+
+
+# --- the express lane
+
+
+ECHO = b"POST /echo HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n"
+TRACE = b"TRACE /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+
+
+async def test_both_lanes_take_turns_on_one_connection() -> None:
+    express = Express()
+    async with serving(express=express) as server, server.client() as client:
+        for number in range(1, 4):
+            assert (await client.ask(HEALTHZ)).body == b"ok"
+            assert (await client.ask(TRACE)).status == 405
+            chunked = b"POST /echo HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n" % HOST
+            assert (await client.ask(chunked + b"1\r\nx\r\n0\r\n\r\n")).body == b'{"bytes":1}\n'
+            assert express.answered == number
+            await trio.testing.wait_all_tasks_blocked()  # until the connection is idle again
+
+
+async def test_both_lanes_take_turns_in_a_pipeline() -> None:
+    express = Express()
+    async with serving(express=express) as server, server.client() as client:
+        await client.send(HEALTHZ * 2 + ECHO % (HOST, 3) + b"abc" + TRACE + HEALTHZ + HEALTHZ[:9])
+        answers = [await client.answer() for _ in range(5)]
+        assert [answer.status for answer in answers] == [200, 200, 200, 405, 200]
+        await client.send(HEALTHZ[9:])
+        assert (await client.answer()).body == b"ok"
+        assert express.answered == 3  # what h11 has begun to read it reads to the end
+
+
+@pytest.mark.parametrize("size", [1, 1000, 100_000])
+async def test_a_body_may_come_in_pieces(size: int) -> None:
+    express = Express()
+    asked = ECHO % (HOST, size) + bytes(size) + HEALTHZ
+    head = asked.index(b"\r\n\r\n") + 4
+    async with serving(express=express) as server, server.client() as client:
+        await client.send(asked[:head])
+        for part in (asked[head : head + size // 2], asked[head + size // 2 :]):
+            await trio.sleep(0.02)
+            await client.send(part)
+        assert (await client.answer()).body == b'{"bytes":%d}\n' % size
+        assert (await client.answer()).body == b"ok"
+        assert express.answered == 2
+
+
+async def test_who_leaves_within_a_body_gets_no_answer() -> None:
+    async with serving(express=Express()) as server:
+        async with server.client() as client:
+            await client.send(ECHO % (HOST, 3) + b"ab")
+            await client.stream.send_eof()
+            assert await client.rest() == b""
+        assert await server.is_healthy()
+
+
+@pytest.mark.slow
+async def test_a_plain_body_that_does_not_come_is_cut_at_the_deadline() -> None:
+    async with serving(express=Express(), body_timeout_s=0.2) as server, server.client() as client:
+        await client.send(ECHO % (HOST, 99))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drip, client, bytes(99))
+            with trio.fail_after(1.5):
+                assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+            nursery.cancel_scope.cancel()
+
+
+async def test_who_only_sends_gets_an_answer_all_the_same() -> None:
+    async with serving(express=Express()) as server, server.client() as client:
+        await client.send(HEALTHZ)
+        await client.stream.send_eof()
+        assert (await client.rest()).endswith(b"ok")
+
+
+async def test_a_body_that_nobody_read_ends_the_connection_but_does_not_hide_the_answer() -> None:
+    asked = b"POST /refused HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n" % (HOST, BIG)
+    async with serving(express=Express()) as server:
+        answer = await server.exchange(asked, bytes(64 * 1024), bytes(64 * 1024))
+        whole = b"POST /refused HTTP/1.1\r\n%sContent-Length: 3\r\n\r\nabc" % HOST
+        async with server.client() as client:
+            assert [(await client.ask(whole)).status for _ in range(2)] == [403, 403]
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("lane", [Express, NoLane])
+async def test_who_wants_no_more_is_told_so_and_closed(lane: type[Lane]) -> None:
+    asked = HEALTHZ.replace(HOST, HOST + b"Connection: close\r\n")
+    async with serving(express=lane(), keep_alive_s=60) as server, server.client() as client:
+        await client.send(asked + HEALTHZ)  # what comes behind is not looked at
+        assert (await client.answer()).headers[b"connection"] == b"close"
+        with trio.fail_after(LINGER_S * 0.8):
+            assert await client.rest() == b""
+
+
+@pytest.mark.slow
+async def test_idle_connections_are_closed_after_plain_requests_too() -> None:
+    async with serving(express=Express(), keep_alive_s=0.2) as server:
+        with trio.fail_after(2):
+            await expect_ok_and_end(server, HEALTHZ)
+
+
+@pytest.mark.slow
+async def test_a_client_that_never_reads_a_plain_answer_is_cut() -> None:
+    async with serving(express=Express(), send_timeout_s=0.3, grace_s=30) as server:
+        base = trio.lowlevel.current_statistics().tasks_living
+        async with server.client() as client:
+            await client.send(b"GET /big HTTP/1.1\r\n" + HOST + b"\r\n")
+            await trio.sleep(0.1)
+            assert await server.is_healthy()
+            await expect_tasks(base)
+            assert len(await client.rest()) < BIG
+
+
+async def test_a_large_plain_answer_is_read_whole() -> None:
+    async with serving(express=Express()) as server, server.client(64 * 1024) as client:
+        answer = await client.ask(b"GET /big HTTP/1.1\r\n" + HOST + b"\r\n" + HEALTHZ)
+        assert len(answer.body) == BIG
+        assert (await client.answer()).body == b"ok"
+
+
+async def test_an_answer_that_cannot_be_sent_ends_only_its_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(express=Express()) as server:
+        assert await server.exchange(b"GET /bad HTTP/1.1\r\n%s\r\n" % HOST) == b""
+        assert await server.is_healthy()
+    assert "a connection ended by an error" in caplog.messages
+
+
+@pytest.mark.slow
+async def test_draining_waits_for_a_plain_request_in_progress() -> None:
+    async with serving(express=Express(), keep_alive_s=30, grace_s=10) as server:
+        async with server.client() as idle, server.client() as busy:
+            await idle.ask(HEALTHZ)
+            await busy.send(b"GET /slow?s=0.2 HTTP/1.1\r\n" + HOST + b"\r\n")
+            await trio.sleep(0.05)
+            server.stop.set()
+            assert await idle.rest() == b""
+            answer = await busy.answer()
+            assert (answer.body, answer.headers[b"connection"]) == (b"slow but done", b"close")
+            await busy.rest()
+        with trio.fail_after(1):
+            await server.stopped.wait()
+
+
+async def test_a_pipeline_of_plain_requests_lets_others_go_on() -> None:
+    async with serving(express=Express()) as server, server.client() as greedy:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(greedy.send, HEALTHZ * 20_000)
+            nursery.start_soon(greedy.rest)
+            assert await server.is_healthy()
+            nursery.cancel_scope.cancel()
 
 
 # --- errors stay where they are
@@ -559,6 +745,52 @@ async def test_a_pong_does_not_get_into_a_message() -> None:
             assert data
             client.buffer += data
         assert client.buffer == b"\x82\x7f" + struct.pack("!Q", BIG) + bytes(BIG) + end
+
+
+async def test_an_app_can_send_frames_of_its_own_making() -> None:
+    text, end = b"\x81\x05hello", b"\x8a\x04ping"
+    whole = b"\x82\x7f" + struct.pack("!Q", BIG) + bytes(BIG)
+
+    async def framed(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "websocket"
+        send_frames = scope["extensions"][SEND_FRAMES]
+        await send_frames(text)  # nothing yet
+        await send({"type": "websocket.accept"})
+        await send_frames(whole)
+        await send_frames(text * 2)
+        await send({"type": "websocket.close"})
+        await send_frames(text)  # nothing any more
+
+    async with serving(framed) as server, server.client() as client:
+        await client.send(upgrade(b"/"))
+        await client.head()
+        await client.send(frame(b"ping", 9))
+        await trio.sleep(0.05)  # the pong waits for its turn
+        received = await client.rest()
+    assert received == whole + end + text * 2 + b"\x88\x02" + struct.pack("!H", 1000)
+
+
+@pytest.mark.slow
+async def test_an_app_that_sends_frames_to_nobody_does_not_freeze_the_server() -> None:
+    message = b"\x82\x7e" + struct.pack("!H", 60_000) + bytes(60_000)
+
+    async def flood(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            while True:
+                await scope["extensions"][SEND_FRAMES](message)
+        await start(send, 2)
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async with serving(flood, grace_s=0.3, send_timeout_s=0.3) as server:
+        base = trio.lowlevel.current_statistics().tasks_living
+        async with server.client() as client, server.client() as deaf:
+            await client.send(upgrade(b"/"))
+            await deaf.send(upgrade(b"/"))
+            await client.head()
+            await client.reset()
+            assert await server.is_healthy()
+            await expect_tasks(base)
 
 
 @pytest.mark.slow
@@ -819,6 +1051,14 @@ CORPUS: dict[str, list[bytes]] = {
     "unclosed IPv6": [get(line=b"GET http://[::1/healthz HTTP/1.1")],
     "bad port": [get(line=b"GET http://a:b:c/ HTTP/1.1")],
     "only a query": [get(line=b"GET ?x HTTP/1.1")],
+    "whole URL": [get(line=b"GET http://test/healthz HTTP/1.1")],
+    "asterisk": [get(line=b"OPTIONS * HTTP/1.1")],
+    "tabs in the line": [get(line=b"GET\t/healthz\tHTTP/1.1")],
+    "blank behind the version": [get(line=b"GET /healthz HTTP/1.1 ")],
+    "method in small letters": [get(line=b"get /healthz HTTP/1.1")],
+    "version in small letters": [get(line=b"GET /healthz http/1.1")],
+    "newline before the line": [b"\r\n" + HEALTHZ],
+    "fragment": [get(line=b"GET /healthz#x HTTP/1.1")],
     "CONNECT": [get(line=b"CONNECT a:80 HTTP/1.1"), b"\0" * 100],
     "TRACE": [get(line=b"TRACE /healthz HTTP/1.1")],
     "strange method": [get(line=b"!#$%&'*+ /healthz HTTP/1.1")],
@@ -835,6 +1075,14 @@ CORPUS: dict[str, list[bytes]] = {
     "folded": [get(b"X: a\r\n b")],
     "bare line feeds": [b"GET /healthz HTTP/1.1\nHost: test\n\n"],
     "bare carriage return": [get(b"X: a\rY: b")],
+    "empty name": [get(b": a")],
+    "name that is no token": [get(b"X(y): a")],
+    "blank before the first header": [b"GET /healthz HTTP/1.1\r\n Host: test\r\n\r\n"],
+    "vertical tab in a value": [get(b"X: a\x0bb")],
+    "DEL in a value": [get(b"X: a\x7fb")],
+    "no ASCII in a value": [get(b"X: \xc5\xbe")],
+    "a header twice": [get(b"X: a", b"x: b")],
+    "keeps and closes": [get(b"Connection: keep-alive, close")],
     "a thousand headers": [get(*[b"X: y"] * 1000)],
     "headers without end": [b"GET / HTTP/1.1\r\n", *[b"X: " + b"y" * 1000 + b"\r\n"] * 100],
     "header name of 60 KB": [get(b"X" * 60_000 + b": y")],
@@ -846,6 +1094,15 @@ CORPUS: dict[str, list[bytes]] = {
     "huge length": [post(b"abc", b"Content-Length: 99999999999999999999999999")],
     "length in words": [post(b"", b"Content-Length: three")],
     "two lengths": [post(b"abc", b"Content-Length: 3", b"Content-Length: 4")],
+    "same length twice": [post(b"abc", b"Content-Length: 3", b"Content-Length: 3")],
+    "same length twice in one": [post(b"abc", b"Content-Length: 3, 3")],
+    "length with zeros": [post(b"abc", b"Content-Length: 0003")],
+    "hexadecimal length": [post(b"abc", b"Content-Length: 0x3")],
+    "length of nothing": [post(b"abc", b"Content-Length:")],
+    "chunked and more": [post(b"0\r\n\r\n", b"Transfer-Encoding: chunked, chunked")],
+    "chunk extension": [post(b"1;a=b\r\nx\r\n0\r\n\r\n", CHUNKED)],
+    "chunks behind bare line feeds": [post(b"1\nx\n0\n\n", CHUNKED)],
+    "trailer": [post(b"0\r\nX: y\r\n\r\n", CHUNKED)],
     "two lengths in one": [post(b"abc", b"Content-Length: 3, 4")],
     "length and chunks": [post(b"0\r\n\r\nGET / HTTP/1.1\r\n", CHUNKED, b"Content-Length: 3")],
     "chunked twice": [post(b"0\r\n\r\n", CHUNKED, CHUNKED)],
@@ -947,13 +1204,14 @@ class Hostile:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lane", [Express, NoLane])
 @pytest.mark.parametrize("how", ["listen", "leave", "reset"])
-async def test_whatever_they_send_the_server_goes_on(how: str) -> None:
+async def test_whatever_they_send_the_server_goes_on(how: str, lane: type[Lane]) -> None:
     everyone = {name: Hostile(parts) for name, parts in CORPUS.items()}
     everyone |= {f"frame: {name}": Hostile([data], True) for name, data in FRAMES.items()}
     assert len(everyone) > 100
     times = {"keep_alive_s": 0.15, "headers_timeout_s": 0.15, "body_timeout_s": 0.15}
-    async with serving(**times, send_timeout_s=0.5) as server:
+    async with serving(express=lane(), **times, send_timeout_s=0.5) as server:
         base = trio.lowlevel.current_statistics().tasks_living
         async with trio.open_nursery() as nursery:
             for name, hostile in everyone.items():
@@ -964,11 +1222,26 @@ async def test_whatever_they_send_the_server_goes_on(how: str) -> None:
 
 
 @pytest.mark.slow
-async def test_no_hostile_request_is_answered_by_a_server_error(
+async def test_no_hostile_request_is_answered_by_a_server_error_nor_otherwise_by_one_lane(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """505 and 501 name what the client may not ask for; a 500 would be our fault."""
-    async with serving(keep_alive_s=0.1, headers_timeout_s=0.1, body_timeout_s=0.1) as server:
+    express, quart = [await answers_to_corpus(lane) for lane in (Express(), NoLane())]
+    assert [name for name, answer in express.items() if b"HTTP/1.1 500" in answer] == []
+    assert "a connection ended by an error" not in caplog.messages
+    assert {name: statuses(answer) for name, answer in express.items()} == {
+        name: statuses(answer) for name, answer in quart.items()
+    }
+
+
+def statuses(answers: bytes) -> list[str]:
+    """Each once where there are several of it: not all of a pipeline is answered in time."""
+    return [status for status, _ in groupby(re.findall(r"HTTP/1\.1 (\d+)", answers.decode()))]
+
+
+async def answers_to_corpus(lane: Lane) -> dict[str, bytes]:
+    limits = {"keep_alive_s": 2, "headers_timeout_s": 0.5, "body_timeout_s": 0.5}
+    async with serving(express=lane, **limits) as server:
         answers: dict[str, bytes] = {}
 
         async def ask(name: str, parts: list[bytes]) -> None:
@@ -978,12 +1251,11 @@ async def test_no_hostile_request_is_answered_by_a_server_error(
                         await client.send(part)
                 except trio.BrokenResourceError:
                     pass
-                with trio.move_on_after(1):
+                with trio.move_on_after(3):  # websockets stay open
                     await client.rest()
                 answers[name] = client.buffer
 
         async with trio.open_nursery() as nursery:
             for name, parts in CORPUS.items():
                 nursery.start_soon(ask, name, parts)
-    assert [name for name, answer in answers.items() if b"HTTP/1.1 500" in answer] == []
-    assert "a connection ended by an error" not in caplog.messages
+    return answers

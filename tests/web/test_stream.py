@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,17 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+from wsproto.connection import Connection as WebsocketConnection, ConnectionType
+from wsproto.events import TextMessage
 
-from engine import EngineConfig
+from engine import Batch, EngineConfig
 from engine.core.outcome import Answer as CallbackAnswer
 from tests.support.app import V1, Api, Closed, Websocket, conform, open_api
+from tests.support.builders import a_task, an_event
 from tests.support.fakes import ScriptedNet
 from web.server import serve
 from web.settings import ServerConfig, WebSettings
+from web.stream import encode_event, frames
 
 BAD_HOOK = "http://receiver.test/bad"
 WHOLE_LIFE = ["Queued", "Pending", "Processing", "Completed"]
@@ -416,17 +420,12 @@ async def test_a_stopping_engine_says_goodbye(api: Api) -> None:
 
 
 async def test_the_stream_works_through_the_server(api: Api) -> None:
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        (url,) = await nursery.start(
-            partial(serve, api.app, ServerConfig(port=0), shutdown_trigger=stop.wait)
-        )
+    async with served(api) as url:
         async with real_websocket(url) as ws:
             await ws.send_message('{"subscribe": {"after": 0}}')
             assert json.loads(await ws.get_message()) == {"subscribed": True, "seq": 0}
             await api.executed()
-            events = [json.loads(await ws.get_message()) for _ in range(4)]
-            assert tos(events) == WHOLE_LIFE
+            assert tos([json.loads(text) for text in await messages(ws, 4)]) == WHOLE_LIFE
             assert (await api.engine.stats()).watchers == 1
         await until_nobody_watches(api)
         async with real_websocket(url) as ws:
@@ -436,7 +435,6 @@ async def test_the_stream_works_through_the_server(api: Api) -> None:
             assert caught.value.reason is not None
             assert caught.value.reason.code == 4000
             assert "not JSON" in (caught.value.reason.reason or "")
-        stop.set()
 
 
 @asynccontextmanager
@@ -446,6 +444,151 @@ async def real_websocket(url: str) -> AsyncIterator[WebSocketConnection]:
     async with trio.open_nursery() as nursery, await trio.open_tcp_stream(host, int(port)) as tcp:
         yield await wrap_client_stream(nursery, tcp, host, f"{V1}/tasks/stream")
         nursery.cancel_scope.cancel(reason="the client leaves")
+
+
+@asynccontextmanager
+async def served(api: Api, **settings: Any) -> AsyncIterator[str]:
+    """The app behind a real server; its URL."""
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        config = ServerConfig(port=0, **settings)
+        (url,) = await nursery.start(partial(serve, api.app, config, shutdown_trigger=stop.wait))
+        yield url
+        stop.set()
+
+
+async def subscribed(ws: WebSocketConnection, **wanted: Any) -> None:
+    await ws.send_message(json.dumps({"subscribe": wanted}))
+    assert json.loads(await ws.get_message())["subscribed"]
+
+
+async def messages(ws: WebSocketConnection, number: int) -> list[str]:
+    """The next messages, as they were sent."""
+    with trio.fail_after(60):
+        return [str(await ws.get_message()) for _ in range(number)]
+
+
+async def test_all_clients_of_a_server_get_the_same_messages_as_those_of_another(
+    api: Api,
+) -> None:
+    """Ringback's own server takes finished frames; any other gets message by message."""
+    async with served(api) as url, AsyncExitStack() as opened:
+        clients = [await opened.enter_async_context(real_websocket(url)) for _ in range(5)]
+        for client in clients:
+            await subscribed(client)
+        elsewhere = await opened.enter_async_context(api.websocket())
+        await elsewhere.subscribe()
+        await api.executed(name="☎ or \n", callbackUrl=BAD_HOOK)
+        await api.executed(name="n" * 200)
+        expected = await elsewhere.events(8)
+        received = [await messages(client, 8) for client in clients]
+    assert [json.loads(message) for message in received[0]] == expected
+    assert received == [received[0]] * 5
+
+
+@pytest.mark.parametrize("size", [0, 60, 125, 126, 1000, 65_535, 65_536, 200_000])
+def test_frames_are_what_a_client_expects(size: int) -> None:
+    task = a_task(1, name="é" * size)
+    batch = Batch((an_event(task, seq=1), an_event(task, seq=2)))
+    client = WebsocketConnection(ConnectionType.CLIENT)
+    client.receive_data(frames(batch))
+    received = [event for event in client.events() if isinstance(event, TextMessage)]
+    texts = "".join(event.data + "\n" * event.message_finished for event in received)
+    assert texts.splitlines() == [encode_event(event) for event in batch]
+
+
+async def test_real_clients_of_all_kinds_and_speeds_get_all_that_is_theirs(
+    net: ScriptedNet,
+) -> None:
+    async with open_api(net=net) as api, served(api) as url:
+        first = await api.create("first")
+        wishes: list[dict[str, Any]] = [
+            {},
+            {"statuses": ["Completed"]},
+            {"names": ["first", "name 1"]},
+            {"taskIds": [first], "statuses": ["Queued", "Cancelled"]},
+            *({"after": after} for after in (0, 1)),
+            *({"after": 0, "names": [f"name {n}"]} for n in range(3)),
+        ]
+        received: list[list[Any]] = [[] for _ in wishes]
+
+        async def follow(number: int, *, task_status: trio.TaskStatus[None]) -> None:
+            async with real_websocket(url) as ws:
+                await subscribed(ws, **wishes[number])
+                task_status.started()
+                while True:
+                    received[number] += [json.loads(text) for text in await messages(ws, 1)]
+                    await trio.sleep(number % 4 / 1000)
+
+        async with trio.open_nursery() as nursery, api.websocket() as reference:
+            for number in range(len(wishes)):
+                await nursery.start(follow, number)
+            for n in range(12):
+                await api.executed(name=f"name {n % 3}")
+            await api.delete(f"{V1}/tasks/{first}")
+            await reference.subscribe(after=0)
+            events = await reference.events(50)
+            expected = [
+                [event for event in events if wishes_for(wanted, event)] for wanted in wishes
+            ]
+            with trio.fail_after(30):
+                while list(map(len, received)) != list(map(len, expected)):  # noqa: ASYNC110
+                    await trio.sleep(0.005)
+            nursery.cancel_scope.cancel(reason="all have all")
+    assert received == expected
+
+
+def wishes_for(wanted: dict[str, Any], event: Any) -> bool:
+    """Whether who subscribed like this after the first event should get this one."""
+    return (
+        event["seq"] > wanted.get("after", 1)
+        and event["to"] in wanted.get("statuses", [event["to"]])
+        and event["name"] in wanted.get("names", [event["name"]])
+        and event["taskId"] in wanted.get("taskIds", [event["taskId"]])
+    )
+
+
+@pytest.mark.parametrize("after", range(0, 13, 3))
+async def test_a_real_client_resumes_from_anywhere_while_things_happen(
+    api: Api, after: int
+) -> None:
+    for _ in range(3):
+        await api.executed()
+    async with served(api) as url, real_websocket(url) as ws, trio.open_nursery() as nursery:
+
+        async def go_on() -> None:
+            for _ in range(3):
+                await api.executed()
+
+        nursery.start_soon(go_on)
+        await subscribed(ws, after=after)
+        received = [json.loads(text) for text in await messages(ws, 24 - after)]
+    assert seqs(received) == list(range(after + 1, 25))
+
+
+async def test_a_heartbeat_counts_from_the_last_message(
+    net: ScriptedNet, autojump_clock: MockClock
+) -> None:
+    async with open_api(net=net, settings=WebSettings(heartbeat_s=3)) as api:
+        async with api.websocket() as ws:
+            await ws.subscribe()
+            await trio.sleep(2)
+            await api.create()
+            assert tos(await ws.events(1)) == ["Queued"]
+            assert await ws.receive() == {"heartbeat": True, "seq": 1}
+            assert trio.current_time() == pytest.approx(5)
+
+
+async def test_who_does_not_read_gets_no_heartbeats_on_top(
+    net: ScriptedNet, autojump_clock: MockClock
+) -> None:
+    async with open_api(net=net, settings=WebSettings(heartbeat_s=3)) as api:
+        async with api.websocket() as ws:
+            await ws.subscribe()
+            await api.create()
+            await trio.sleep(10)  # its server waits to send
+            await api.create()
+            assert seqs([await ws.receive(), await ws.receive()]) == [1, 2]
 
 
 async def until_nobody_watches(api: Api) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import attrs
@@ -16,7 +15,7 @@ from engine import EngineConfig
 from engine.adapters.storage import migrate as migrate_database
 from engine.core.redact import masked
 from engine.errors import EngineError
-from web import logs
+from web import interpreter, logs
 from web.serve import ServeOptions, run_server
 from web.settings import ServerConfig, WebSettings
 
@@ -133,7 +132,12 @@ def serve(database: str, insecure_no_auth: bool, log_level: str, **settings: Any
         )
     logs.configure(log_level, [secret.reveal() for secret in engine.signing_secrets])
     options = ServeOptions(database=database, engine=engine, server=server, web=web)
-    _run(run_server, options, partial(_say_ready, engine, web))
+
+    def ready(urls: list[str]) -> None:
+        interpreter.settle()
+        _say_ready(engine, web, urls)
+
+    _run(run_server, options, ready)
 
 
 @click.command()

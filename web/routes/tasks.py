@@ -90,7 +90,7 @@ async def _submit(
     if hops := hops_of(call.headers):
         specs = [attrs.evolve(spec, hops=hops) for spec in specs]
     try:
-        return await call.engine.submit(specs, key=_idempotency_key(call))
+        return await call.engine.submit(specs, key=_idempotency_key(call), owned=True)
     except InvalidTask as error:
         raise InvalidTask(
             [((*place(index), *path), detail) for (index, *path), detail in error.problems]
@@ -176,6 +176,7 @@ def _dequeued(task: Task, headers: dict[str, str]) -> Reply:
     headers=("Prefer",),
     answers={200: TaskState, 202: TaskState},
     problems=(400, 404, 406, 409, 503),
+    waits=True,
 )
 async def execute(call: Call) -> Reply:
     task_id = task_id_of(call.path["id"])

@@ -45,7 +45,7 @@ async def create(call: Call) -> Reply:
         priority=given.priority,
         hops=hops_of(call.headers),
     )
-    task_id = (await call.engine.submit([spec])).receipts[0].task_id
+    task_id = (await call.engine.submit([spec], owned=True)).receipts[0].task_id
     body = UnversionedAccepted(task_id=task_id, status=Status.QUEUED.value)
     return Reply(status=201, body=body, headers={"Location": f"/api/tasks/{task_id}"})
 
@@ -75,6 +75,7 @@ async def dequeue(call: Call) -> Reply:
     "Call the task's callback and wait for the end",
     answers={200: UnversionedExecuted, 202: UnversionedExecuted},
     problems=(404, 406, 409, 503),
+    waits=True,
 )
 async def execute(call: Call) -> Reply:
     task_id = task_id_of(call.path["id"])

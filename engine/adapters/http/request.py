@@ -59,19 +59,27 @@ def message_of(request: CallbackRequest) -> tuple[Origin, bytes]:
     headers, body, method = request.headers, request.body, request.method
     if (
         method not in _METHODS
-        or "" in headers
-        or not _NAMES.fullmatch("".join(headers))
+        or not _are_names(tuple(headers))
         or not _VALUES.fullmatch("".join(headers.values()))
-        or not _OURS.isdisjoint(map(str.lower, headers))
     ):
         raise CallFailed(ErrorClass.INVALID_REQUEST, "the request is not valid HTTP")
     root = "" if path.startswith("/") else "/"
-    lines = [f"{method} {root}{path} HTTP/1.1\r\nHost: {origin.shown}\r\n"]
-    lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+    lines = [f"{method} {root}{path} HTTP/1.1", f"Host: {origin.shown}"]
+    lines += map(": ".join, headers.items())
     if body or method not in _WITHOUT_BODY:
-        lines.append(f"Content-Length: {len(body)}\r\n")
-    lines.append("\r\n")
-    return origin, "".join(lines).encode("ascii") + body
+        lines.append(f"Content-Length: {len(body)}")
+    lines += ("", "")
+    return origin, "\r\n".join(lines).encode("ascii") + body
+
+
+@lru_cache(maxsize=256)
+def _are_names(headers: tuple[str, ...]) -> bool:
+    """Whether all may stand in a request. Most requests have the same: so they are remembered."""
+    return (
+        "" not in headers
+        and _NAMES.fullmatch("".join(headers)) is not None
+        and _OURS.isdisjoint(map(str.lower, headers))
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -57,15 +57,22 @@ class TcpWire(Wire):
         self, data: bytes | bytearray | memoryview
     ) -> None:
         """Hand everything to the kernel. A checkpoint only if it has no room."""
-        left = memoryview(data)
         try:
+            sent = self._send_some(data)
+            if sent == len(data):  # as a rule
+                return  # noqa: ASYNC910 - whoever sends waits for an answer next
+            left = memoryview(data)[sent:]
             while left:
-                try:
-                    left = left[self._socket.send(left) :]
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(self._socket)
+                await trio.lowlevel.wait_writable(self._socket)
+                left = left[self._send_some(left) :]
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
+
+    def _send_some(self, data: bytes | bytearray | memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait, then take what is there; ``b""`` at the end."""

@@ -9,7 +9,6 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-import attrs
 from sortedcontainers import SortedDict, SortedSet
 
 from engine.core.batch import WriteSet
@@ -17,7 +16,7 @@ from engine.core.commands import StoredAnswer
 from engine.core.destination import destination_of
 from engine.core.entries import Entry, entry_of
 from engine.core.lifecycle import ENDED
-from engine.core.task import Attempt, Event, Lane, Status, Task, TaskId, Wait
+from engine.core.task import Attempt, Event, Lane, Status, Task, TaskId, Wait, evolved
 from engine.errors import StoreConflict, StoreRejected
 
 
@@ -151,7 +150,7 @@ class MemoryRecords:
         for due_at, _, task_id in list(islice(self.rows.scheduled[lane], limit)):
             if due_at > now:
                 break
-            self._replace(task_id, attrs.evolve(self.rows.by_id[task_id], wait=Wait.READY))
+            self._replace(task_id, evolved(self.rows.by_id[task_id], wait=Wait.READY))
 
     def ready(self, lane: Lane, limit: int, without: Collection[str] = ()) -> list[Entry]:
         """The head of a lane, without what goes to some destinations."""
@@ -238,7 +237,7 @@ class MemoryRecords:
             return 0
         first = self.last_seq + 1
         kept = len(self.events)
-        self.events += [attrs.evolve(event, seq=seq) for seq, event in enumerate(events, first)]
+        self.events += [evolved(event, seq=seq) for seq, event in enumerate(events, first)]
         self._undo.append(lambda: self.events.__delitem__(slice(kept, None)))
         return first
 

@@ -13,7 +13,8 @@ from engine.core.task import Attempt, Event, Status, Task, TaskId
 
 from . import rows, statements as say
 from .schema import archive, task, task_metadata
-from .sql import Session, load_counts, load_tasks
+from .session import Session
+from .sql import load_counts, load_tasks
 
 LIVE = frozenset(Status) - FINAL
 
@@ -21,8 +22,9 @@ _MERGED_MAX = 100  # databases limit how many selects they merge
 
 
 def task_of(session: Session, task_id: TaskId) -> Task | None:
-    """The task, live or archived."""
-    return load_tasks(session, (task_id,)).get(task_id)
+    """The task, live or archived. Needs no transaction."""
+    row = session.look_up(task_id)
+    return None if row is None else rows.task_from(row)
 
 
 def tasks(session: Session, query: TaskQuery, limit: int, offset: int) -> list[Task]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from engine.adapters.codec import (
@@ -11,7 +12,6 @@ from engine.adapters.codec import (
     decode_result,
     decode_spec,
     encode_receipts,
-    encode_result,
 )
 from engine.core.commands import IdempotencyKey, StoredAnswer
 from engine.core.destination import destination_of
@@ -20,10 +20,14 @@ from engine.core.task import Attempt, Event, Lane, Status, Task, Wait
 
 from .schema import archive, task as live
 
-Values: TypeAlias = dict[str, Any]
+Row: TypeAlias = tuple[Any, ...]
 
 TASK_COLUMNS = tuple(column.name for column in live.columns if column.name in archive.c)
 """The order in which ``task_from`` takes a row; an archived one has ``archived_at`` behind."""
+
+FIXED = ("id", "name", "priority", "partition_key", "spec", "created_at")
+STATE_COLUMNS = tuple(name for name in TASK_COLUMNS if name not in FIXED)
+"""What changes while the spec stays as it is."""
 
 HOLDS = "holds"
 BLOCKED = "blocked"
@@ -31,17 +35,25 @@ BLOCKED = "blocked"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _STATUS = {status.value: status for status in Status}
+_TEXT: dict[object, str | None] = {
+    None: None,
+    **{member: member.value for kind in (Status, Lane, Wait) for member in kind},
+}
+"""Plain strings: drivers take long to look through what only derives from them."""
 _LANE: dict[str | None, Lane | None] = {None: None, **{lane.value: lane for lane in Lane}}
 _WAIT: dict[str | None, Wait | None] = {None: None, **{wait.value: wait for wait in Wait}}
 
 
 def micros(moment: datetime) -> int:
     """Microseconds since 1970."""
+    if moment.tzinfo is not UTC:  # of two that are equal, one may be an hour later: see its fold
+        return (moment - _EPOCH) // _MICROSECOND
+    return _micros_of_utc(moment)
+
+
+@lru_cache(maxsize=1024)  # one moment is in many columns
+def _micros_of_utc(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
-
-
-def _micros(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment - _EPOCH) // _MICROSECOND
 
 
 def moment(value: int) -> datetime:
@@ -60,56 +72,55 @@ def turn_of(task: Task) -> str | None:
     return BLOCKED if task.wait is Wait.BLOCKED else HOLDS
 
 
-def state_values(task: Task) -> Values:
-    """The columns that change while the spec stays as it is."""
-    return {
-        "status": task.status.value,
-        "version": task.version,
-        "updated_at": micros(task.updated_at),
-        "due_at": micros(task.due_at),
-        "rank": task.rank,
-        "lane": task.lane and task.lane.value,
-        "wait": task.wait and task.wait.value,
-        "turn": turn_of(task),
-        "attempt": task.attempt,
-        "failures": task.failures,
-        "recoveries": task.recoveries,
-        "owner": task.owner,
-        "expires_at": _micros(task.expires_at),
-        "executed_at": _micros(task.executed_at),
-        "completed_at": _micros(task.completed_at),
-        "result": encode_result(task.result),
-        "reason": task.reason,
-    }
+def state_row(task: Task, result: str | None) -> Row:
+    """The columns that change while the spec stays as it is: ``STATE_COLUMNS``. ``result`` is its
+    text."""
+    return (
+        _TEXT[task.status],
+        task.version,
+        micros(task.updated_at),
+        micros(task.due_at),
+        task.rank,
+        _TEXT[task.lane],
+        _TEXT[task.wait],
+        turn_of(task),
+        task.attempt,
+        task.failures,
+        task.recoveries,
+        task.owner,
+        None if task.expires_at is None else micros(task.expires_at),
+        None if task.executed_at is None else micros(task.executed_at),
+        None if task.completed_at is None else micros(task.completed_at),
+        result,
+        task.reason,
+    )
 
 
-def task_values(task: Task, spec_text: str) -> Values:
-    """Every column that live and archived tasks have."""
-    values = state_values(task)
-    values["id"] = task.id
-    values["created_at"] = micros(task.created_at)
-    return values | spec_values(task, spec_text)
+def task_row(task: Task, spec: str, result: str | None) -> Row:
+    """The columns that live and archived tasks have: ``TASK_COLUMNS``. The texts are given."""
+    described = task.spec
+    state = state_row(task, result)
+    return (
+        task.id,
+        described.name,
+        described.priority,
+        described.partition_key,
+        spec,
+        *state[:2],
+        micros(task.created_at),
+        *state[2:],
+    )
 
 
-def spec_values(task: Task, spec_text: str) -> Values:
-    """The columns that come from the spec."""
-    spec = task.spec
-    return {
-        "name": spec.name,
-        "priority": spec.priority,
-        "partition_key": spec.partition_key,
-        "spec": spec_text,
-    }
+def live_row(task: Task, spec: str, result: str | None) -> Row:
+    """The columns of a live task. The last follows from the spec, and is searched for."""
+    return (*task_row(task, spec, result), destination_of(task.spec.callback_url))
 
 
-def live_values(task: Task) -> Values:
-    """What a live task has beyond an archived one: it follows from the spec, and is searched for."""
-    return {"destination": destination_of(task.spec.callback_url)}
-
-
-def archived_values(task: Task) -> Values:
-    """What an archived task has beyond a live one."""
-    return {"archived_at": _micros(task.archived_at)}
+def archived_row(task: Task, spec: str, result: str | None) -> Row:
+    """The columns of an archived task."""
+    archived_at = task.archived_at
+    return (*task_row(task, spec, result), None if archived_at is None else micros(archived_at))
 
 
 def task_from(row: Sequence[Any]) -> Task:
@@ -138,19 +149,19 @@ def task_from(row: Sequence[Any]) -> Task:
     )
 
 
-def event_values(event: Event, seq: int) -> Values:
-    """The columns of an event."""
-    return {
-        "seq": seq,
-        "at": micros(event.at),
-        "task_id": event.task_id,
-        "name": event.name,
-        "from_status": event.from_status and event.from_status.value,
-        "to_status": event.to_status.value,
-        "attempt": event.attempt,
-        "reason": event.reason,
-        "result": encode_result(event.result),
-    }
+def event_row(event: Event, seq: int, result: str | None) -> Row:
+    """The columns of an event. The text of its result is given."""
+    return (
+        seq,
+        micros(event.at),
+        event.task_id,
+        event.name,
+        _TEXT[event.from_status],
+        _TEXT[event.to_status],
+        event.attempt,
+        event.reason,
+        result,
+    )
 
 
 def event_from(row: Sequence[Any]) -> Event:
@@ -169,19 +180,19 @@ def event_from(row: Sequence[Any]) -> Event:
     )
 
 
-def attempt_values(attempt: Attempt) -> Values:
-    """The columns of an attempt."""
-    return {
-        "task_id": attempt.task_id,
-        "number": attempt.number,
-        "started_at": micros(attempt.started_at),
-        "finished_at": micros(attempt.finished_at),
-        "duration_s": attempt.duration_s,
-        "method": attempt.method,
-        "url": attempt.url,
-        "counted": attempt.counted,
-        "result": encode_result(attempt.result),
-    }
+def attempt_row(attempt: Attempt, result: str | None) -> Row:
+    """The columns of an attempt. The text of its result is given."""
+    return (
+        attempt.task_id,
+        attempt.number,
+        micros(attempt.started_at),
+        micros(attempt.finished_at),
+        attempt.duration_s,
+        str(attempt.method),
+        attempt.url,
+        attempt.counted,
+        result,
+    )
 
 
 def attempt_from(row: Sequence[Any]) -> Attempt:
@@ -202,14 +213,14 @@ def attempt_from(row: Sequence[Any]) -> Attempt:
     )
 
 
-def answer_values(answer: StoredAnswer) -> Values:
+def answer_row(answer: StoredAnswer) -> Row:
     """The columns of an answer."""
-    return {
-        "hash": answer.key.hash,
-        "fingerprint": answer.key.fingerprint,
-        "receipts": encode_receipts(answer.receipts),
-        "created_at": micros(answer.created_at),
-    }
+    return (
+        answer.key.hash,
+        answer.key.fingerprint,
+        encode_receipts(answer.receipts),
+        micros(answer.created_at),
+    )
 
 
 def answer_from(row: Sequence[Any]) -> StoredAnswer:

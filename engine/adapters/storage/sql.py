@@ -1,25 +1,29 @@
-"""The records inside one transaction, over one SQLAlchemy connection. The same for all dialects."""
+"""The records inside one transaction. The same for all dialects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from engine.adapters.codec import encode_spec
+from engine.adapters.codec import encode_result, encode_spec
 from engine.core.batch import WriteSet
 from engine.core.commands import StoredAnswer
 from engine.core.entries import Entry
-from engine.core.task import Lane, Status, Task, TaskId, TaskSpec
-from engine.errors import StoreConflict, StoreError
+from engine.core.task import CallbackResult, Event, Lane, Status, Task, TaskId
+from engine.errors import StoreConflict
 
-from . import rows, statements as say
+from . import rows, schema, statements as say
+from .known import Known
+from .many import Row
+from .session import Session
 
 T = TypeVar("T")
-Translate: TypeAlias = Callable[[Exception], StoreError | None]
+
+_SPEC, _VERSION = map(rows.TASK_COLUMNS.index, ("spec", "version"))
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -27,33 +31,6 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk
-
-
-class Session:
-    """A connection that speaks of trouble in our errors."""
-
-    def __init__(self, connection: sa.Connection, translate: Translate) -> None:
-        self.connection = connection
-        self._translate = translate
-
-    def rows(self, statement: sa.Executable, values: Mapping[str, Any] | None = None) -> list[Any]:
-        """Every row of the answer."""
-        try:
-            return list(self.connection.execute(statement, values).all())
-        except Exception as error:
-            raise self._ours(error) from error
-
-    def change(
-        self, statement: sa.Executable, values: Mapping[str, Any] | Sequence[Mapping[str, Any]]
-    ) -> int:
-        """How many rows were changed. With a sequence, once for each of its members."""
-        try:
-            return self.connection.execute(statement, values).rowcount
-        except Exception as error:
-            raise self._ours(error) from error
-
-    def _ours(self, error: Exception) -> Exception:
-        return self._translate(error) or error
 
 
 def load_tasks(session: Session, ids: Collection[TaskId]) -> dict[TaskId, Task]:
@@ -85,26 +62,30 @@ def load_counts(session: Session) -> dict[Status, int]:
 
 
 class SqlRecords:
-    """``engine.core.batch.Records`` for one transaction.
+    """``engine.core.batch.Records`` for one transaction. What is ``known`` is not asked for; that it
+    is still true is found out when it is written."""
 
-    Tasks are changed by ``attrs.evolve``, so a spec that did not change is the same object as when
-    it was read. Then its text is neither made nor written again.
-    """
-
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, known: Known) -> None:
         self._session = session
-        self._texts: dict[TaskId, tuple[TaskSpec, str]] = {}
+        self._known = known
+        self._say = say.writes(session.connection.dialect)
 
     # -- reading -----------------------------------------------------------------------------
 
     def load(self, ids: Collection[TaskId]) -> dict[TaskId, Task]:
         """The tasks that exist, live or archived."""
-        found = self._tasks(load_rows(self._session, ids)) if ids else []
-        return {task.id: task for task in found}
+        known = {task_id: self._known.task(task_id) for task_id in ids}
+        found = {task_id: task for task_id, task in known.items() if task is not None}
+        if len(found) < len(known):
+            missing = known.keys() - found.keys()
+            found |= {one.id: one for one in self._tasks(load_rows(self._session, missing))}
+        return found
 
     def counts(self) -> Mapping[Status, int]:
         """How many tasks have each status, archived ones included."""
-        return load_counts(self._session)
+        if self._known.counts is None:
+            self._known.counts = load_counts(self._session)
+        return self._known.counts
 
     def holder(self, partition_key: str) -> TaskId | None:
         """The task of this key that has not ended and is not blocked."""
@@ -133,7 +114,8 @@ class SqlRecords:
     def promote(self, lane: Lane, now: datetime, limit: int) -> None:
         """Make tasks ready that have become due."""
         values = {"of_lane": lane.value, "now": rows.micros(now)}
-        self._session.change(say.promote(limit), values)
+        for row in self._session.rows(say.promote(limit), values):
+            self._known.forget(row[0])
 
     def ready(self, lane: Lane, limit: int, without: Collection[str] = ()) -> list[Entry]:
         """The head of a lane, without what goes to some destinations."""
@@ -159,8 +141,11 @@ class SqlRecords:
     def _tasks(self, found: Iterable[Sequence[Any]]) -> list[Task]:
         tasks = []
         for row in found:
-            task = rows.task_from(row)
-            self._texts[task.id] = (task.spec, row[4])
+            task = self._known.task(row[0])
+            if task is None or task.version != row[_VERSION]:
+                task = rows.task_from(row)
+                if task.archived_at is None:
+                    self._known.note(task, row[_SPEC])
             tasks.append(task)
         return tasks
 
@@ -168,94 +153,97 @@ class SqlRecords:
 
     def write(self, changes: WriteSet) -> int:
         """Write rows; returns the ``seq`` of the first event, 0 if there is none."""
-        change = self._session.change
+        text_of = _ResultTexts()
         if changes.inserts:
-            change(say.insert_task, [self._live_row(task) for task in changes.inserts])
-            self._add_metadata(changes.inserts)
+            self._insert(changes.inserts, text_of)
         if changes.updates:
-            self._update(changes.updates)
+            self._update(changes.updates, text_of)
         if changes.archived:
-            self._archive(changes.archived)
+            self._archive(changes.archived, text_of)
         if changes.attempts:
-            change(say.insert_attempt, [rows.attempt_values(a) for a in changes.attempts])
+            logged = [rows.attempt_row(one, text_of(one.result)) for one in changes.attempts]
+            self._session.write(self._say.insert_attempts, logged)
         if changes.answers:
             newest = {answer.key.hash: answer for answer in changes.answers}
-            change(say.delete_answers, {"ids": list(newest)})  # older ones that have run out
-            change(say.insert_answer, [rows.answer_values(a) for a in newest.values()])
+            self._delete(say.delete_answers, list(newest))  # older ones that have run out
+            answers = [rows.answer_row(answer) for answer in newest.values()]
+            self._session.write(self._say.insert_answers, answers)
         self._count(changes.counts)
-        return self._log(changes)
+        return self._log(changes.events, text_of) if changes.events else 0
 
-    def _log(self, changes: WriteSet) -> int:
-        if not changes.events:
-            return 0
-        more = len(changes.events)
-        first: int = self._session.rows(say.next_seqs, {"more": more})[0][0] - more + 1
-        values = [rows.event_values(e, seq) for seq, e in enumerate(changes.events, first)]
-        self._session.change(say.insert_event, values)
-        return first
+    def _log(self, events: Sequence[Event], text_of: _ResultTexts) -> int:
+        last = self._known.last_seq
+        if last is None:
+            asked = self._session.rows(say.next_seqs, {"more": len(events)})
+            last = asked[0][0] - len(events)
+        elif not self._session.write(self._say.count_events, [(last, last + len(events))]):
+            raise StoreConflict("somebody else counted events")
+        self._known.last_seq = last + len(events)
+        numbered = enumerate(events, last + 1)
+        logged = [rows.event_row(event, seq, text_of(event.result)) for seq, event in numbered]
+        self._session.write(self._say.insert_events, logged)
+        return last + 1
 
     def _count(self, deltas: Mapping[Status, int]) -> None:
         if deltas:
-            values = [{"of": status.value, "delta": n} for status, n in deltas.items()]
-            self._session.change(say.add_to_count, values)
+            more = [(status.value, n) for status, n in deltas.items()]
+            self._session.write(self._say.add_to_counts, more)
+            self._known.add_to_counts(deltas)
 
-    def _update(self, updates: Sequence[tuple[Task, int]]) -> None:
-        states, wholes, described = [], [], []
-        for task, version in updates:
-            known = {"known_id": task.id, "known_version": version}
-            values = rows.state_values(task) | known
-            if self._knows(task):
-                states.append(values)
-            else:
-                described_as = rows.spec_values(task, self._text(task)) | rows.live_values(task)
-                wholes.append(values | described_as)
-                described.append(task)
-        for group in (states, wholes):
-            if group and self._session.change(say.update_task, group) != len(group):
-                raise StoreConflict("a task was changed by somebody else")
-        if described:
-            self._delete(say.delete_metadata, [task.id for task in described])
-            self._add_metadata(described)
-
-    def _archive(self, archived: Sequence[tuple[Task, int | None]]) -> None:
-        moved = [
-            {"known_id": task.id, "known_version": version}
-            for task, version in archived
-            if version is not None
+    def _insert(self, tasks: Sequence[Task], text_of: _ResultTexts) -> None:
+        texts = [encode_spec(task.spec) for task in tasks]
+        inserted = [
+            rows.live_row(task, text, text_of(task.result))
+            for task, text in zip(tasks, texts, strict=True)
         ]
-        if moved and self._session.change(say.delete_known_task, moved) != len(moved):
+        self._session.write(self._say.insert_tasks, inserted)
+        self._add_metadata(tasks)
+        for task, text in zip(tasks, texts, strict=True):
+            self._known.note(task, text)
+
+    def _update(self, updates: Sequence[tuple[Task, int]], text_of: _ResultTexts) -> None:
+        states: list[Row] = []
+        for task, version in updates:
+            text = self._known.text(task.id, task.spec)
+            if text is None:
+                text = encode_spec(task.spec)
+                self._rewrite(task, version, text, text_of)
+            else:
+                states.append((task.id, version, *rows.state_row(task, text_of(task.result))))
+            self._known.note(task, text)
+        if self._session.write(self._say.update_states, states) != len(states):
             raise StoreConflict("a task was changed by somebody else")
-        values = [self._row(task) | rows.archived_values(task) for task, _ in archived]
-        self._session.change(say.insert_archived, values)
+
+    def _rewrite(self, task: Task, version: int, text: str, text_of: _ResultTexts) -> None:
+        """Write a task whose spec is, or may be, another."""
+        row = rows.live_row(task, text, text_of(task.result))
+        values = dict(zip(schema.task.columns.keys(), row, strict=True))
+        known = {"known_id": task.id, "known_version": version}
+        if self._session.change(say.update_task, values | known) != 1:
+            raise StoreConflict("a task was changed by somebody else")
+        self._delete(say.delete_metadata, [task.id])
+        self._add_metadata([task])
+
+    def _archive(self, archived: Sequence[tuple[Task, int | None]], text_of: _ResultTexts) -> None:
+        moved = [(task.id, version) for task, version in archived if version is not None]
+        if self._session.write(self._say.delete_tasks, moved) != len(moved):
+            raise StoreConflict("a task was changed by somebody else")
+        moved_rows = [
+            rows.archived_row(task, self._text(task), text_of(task.result)) for task, _ in archived
+        ]
+        self._session.write(self._say.insert_archived, moved_rows)
         self._add_metadata([task for task, version in archived if version is None])
+        for task, _ in archived:
+            self._known.forget(task.id)
 
     def _add_metadata(self, tasks: Iterable[Task]) -> None:
-        values = [
-            {"key": key, "value": value, "task_id": task.id}
-            for task in tasks
-            for key, value in task.spec.metadata.items()
+        labels = [
+            (key, value, task.id) for task in tasks for key, value in task.spec.metadata.items()
         ]
-        if values:
-            self._session.change(say.insert_metadata, values)
-
-    def _row(self, task: Task) -> rows.Values:
-        return rows.task_values(task, self._text(task))
-
-    def _live_row(self, task: Task) -> rows.Values:
-        return self._row(task) | rows.live_values(task)
-
-    def _knows(self, task: Task) -> bool:
-        known = self._texts.get(task.id)
-        return known is not None and known[0] is task.spec
+        self._session.write(self._say.insert_metadata, labels)
 
     def _text(self, task: Task) -> str:
-        """The spec as JSON; remembered, as most specs never change."""
-        known = self._texts.get(task.id)
-        if known is not None and known[0] is task.spec:
-            return known[1]
-        text = encode_spec(task.spec)
-        self._texts[task.id] = (task.spec, text)
-        return text
+        return self._known.text(task.id, task.spec) or encode_spec(task.spec)
 
     # -- removing ----------------------------------------------------------------------------
 
@@ -292,6 +280,8 @@ class SqlRecords:
             ids = [task_id for task_id, _ in old]
             for statement in (delete, say.delete_attempts, say.delete_metadata):
                 self._delete(statement, ids)
+            for task_id in ids:
+                self._known.forget(task_id)
             for _, status in old:
                 gone[Status(status)] = gone.get(Status(status), 0) - 1
             removed += len(old)
@@ -306,3 +296,17 @@ class SqlRecords:
     def _delete(self, statement: sa.Executable, ids: Sequence[str]) -> None:
         for chunk in chunks(ids, say.ID_LIST_MAX):
             self._session.change(statement, {"ids": chunk})
+
+
+class _ResultTexts:
+    """Results as text. Task, attempt and event often share one, which is then encoded once. Lives
+    no longer than the write it is for, as it goes by identity."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, str | None] = {}
+
+    def __call__(self, result: CallbackResult | None) -> str | None:
+        key = id(result)
+        if key not in self._texts:
+            self._texts[key] = encode_result(result)
+        return self._texts[key]

@@ -20,7 +20,9 @@ from engine.ports.run_sync import RunSync
 from engine.ports.store import Store, StoreCapabilities
 
 from . import migrations, reads
-from .sql import Session, SqlRecords, load_counts
+from .known import Known
+from .session import Session
+from .sql import SqlRecords, load_counts
 from .sqlite_file import (
     check_content,
     check_header,
@@ -47,6 +49,7 @@ class SqliteStore:
     def __init__(self, run_write: RunSync, writer: sa.Connection, readers: Readers) -> None:
         self._run_write = run_write
         self._writer = writer
+        self._known = Known()
         self._idle = list(readers)
         self._turns = trio.CapacityLimiter(len(readers))
 
@@ -57,14 +60,18 @@ class SqliteStore:
         """Run ``work`` in one transaction and commit it."""
 
         def transaction() -> R:
-            with our_errors(), self._writer.begin():
-                return work(SqlRecords(Session(self._writer, sqlite_error)))
+            try:
+                with our_errors(), self._writer.begin():
+                    return work(SqlRecords(Session(self._writer, sqlite_error), self._known))
+            except BaseException:
+                self._known.clear()  # whether it was undone or, perhaps, not
+                raise
 
         return await self._run_write(transaction)
 
     async def get(self, task_id: TaskId) -> Task | None:
         """The task, live or archived."""
-        return await self._read(partial(reads.task_of, task_id=task_id))
+        return await self._ask(partial(reads.task_of, task_id=task_id))
 
     async def tasks(self, query: TaskQuery, limit: int, offset: int = 0) -> list[Task]:
         """Matching tasks, newest first."""
@@ -107,15 +114,22 @@ class SqliteStore:
         return await self._read(reads.event_range)
 
     async def _read(self, question: Callable[[Session], R]) -> R:
+        def transaction(session: Session) -> R:
+            with session.connection.begin():
+                return question(session)
+
+        return await self._ask(transaction)
+
+    async def _ask(self, question: Callable[[Session], R]) -> R:
         async with self._turns:
             run, connection = self._idle.pop()
+
+            def answer() -> R:
+                with our_errors():
+                    return question(Session(connection, sqlite_error))
+
             try:
-
-                def transaction() -> R:
-                    with our_errors(), connection.begin():
-                        return question(Session(connection, sqlite_error))
-
-                return await run(transaction)
+                return await run(answer)
             finally:
                 self._idle.append((run, connection))
 

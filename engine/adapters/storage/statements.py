@@ -9,12 +9,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import attrs
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
 from engine.core.task import Status
 
-from .rows import BLOCKED, HOLDS, TASK_COLUMNS
+from .many import Convert, Many, converter, given, inserting, many
+from .rows import BLOCKED, HOLDS, STATE_COLUMNS, TASK_COLUMNS
 from .schema import (
     READY,
     READY_TO_RUN,
@@ -32,7 +34,8 @@ from .schema import (
 ID_LIST_MAX = 500
 """Most ids in one statement; databases limit the number of parameters."""
 
-EVENT_COUNTER = "event"
+_EVENT: sa.ColumnElement[str] = sa.literal_column("'event'")
+"""The counter of events."""
 
 _ids: sa.BindParameter[Any] = bindparam("ids", expanding=True)
 
@@ -69,7 +72,26 @@ attempts_of = (
 events_of = sa.select(event).where(event.c.task_id == bindparam("one")).order_by(event.c.seq)
 # "From the first" is what tells SQLite to look for it instead of walking.
 first_seq = sa.select(event.c.seq).where(event.c.seq >= 1).order_by(event.c.seq).limit(1)
-last_seq = sa.select(counter.c.value).where(counter.c.name == EVENT_COUNTER)
+last_seq = sa.select(counter.c.value).where(counter.c.name == _EVENT)
+
+
+@attrs.frozen(eq=False)
+class LookUp:
+    """How to find a task, live or archived."""
+
+    text: str  # its only parameters: the id, twice
+    id_to: Convert  # what the database calls it,
+    id_from: Convert  # and we
+
+
+@lru_cache(maxsize=8)
+def look_up(dialect: sa.Dialect) -> LookUp:
+    """Rendered once for each database opened."""
+    one: sa.BindParameter[Any] = bindparam("one")
+    live = sa.select(*(task.c[name] for name in TASK_COLUMNS), sa.null()).where(task.c.id == one)
+    anywhere = sa.union_all(live, sa.select(archive).where(archive.c.id == one))
+    text, id_to = str(anywhere.compile(dialect=dialect)), converter(task.c.id, dialect)
+    return LookUp(text, id_to, converter(task.c.id, dialect, back=True))
 
 
 @lru_cache(maxsize=64)
@@ -143,31 +165,77 @@ def scheduled(limit: int) -> sa.Select[Any]:
 
 # -- writing ---------------------------------------------------------------------------------
 
-insert_task = sa.insert(task)
-insert_archived = sa.insert(archive)
-insert_event = sa.insert(event)
-insert_attempt = sa.insert(attempt)
-insert_metadata = sa.insert(task_metadata)
-insert_answer = sa.insert(idempotency)
-_as_known = (task.c.id == bindparam("known_id"), task.c.version == bindparam("known_version"))
-update_task = sa.update(task).where(*_as_known)  # sets the columns it is given values for
-delete_known_task = sa.delete(task).where(*_as_known)
-add_to_count = (
-    sa.update(status_count)
-    .where(status_count.c.status == bindparam("of"))
-    .values(n=status_count.c.n + bindparam("delta"))
+
+@attrs.frozen(eq=False)
+class Writes:
+    """What is written for every task, for many at once."""
+
+    insert_tasks: Many
+    insert_archived: Many
+    insert_events: Many
+    insert_attempts: Many
+    insert_metadata: Many
+    insert_answers: Many
+    update_states: Many  # id and version as they must be, and ``STATE_COLUMNS``
+    delete_tasks: Many  # id and version as they must be
+    add_to_counts: Many  # status and what to add
+    count_events: Many  # the last event's number as it must be, and as it will be
+
+
+@lru_cache(maxsize=8)
+def writes(dialect: sa.Dialect) -> Writes:
+    """Rendered once for each database opened."""
+    states = {name: task.c[name] for name in STATE_COLUMNS}
+    changed = given("changed", known_id=task.c.id, known_version=task.c.version, **states)
+    update = (
+        sa.update(task)
+        .where(task.c.id == changed.c.known_id, task.c.version == changed.c.known_version)
+        .values({name: changed.c[name] for name in states})
+    )
+    ended = given("ended", id=task.c.id, version=task.c.version)
+    found = task.alias("found")  # no database has an index for pairs of id and version
+    as_known = sa.and_(found.c.id == ended.c.id, found.c.version == ended.c.version)
+    delete = sa.delete(task).where(task.c.id.in_(sa.select(found.c.id).join(ended, as_known)))
+    more = given("more", status=status_count.c.status, n=status_count.c.n)
+    count = (
+        sa.update(status_count)
+        .where(status_count.c.status == more.c.status)
+        .values(n=status_count.c.n + more.c.n)
+    )
+    moved = given("moved", before=counter.c.value, after=counter.c.value)
+    count_events = (
+        sa.update(counter)
+        .where(counter.c.name == _EVENT, counter.c.value == moved.c.before)
+        .values(value=moved.c.after)
+    )
+    return Writes(
+        insert_tasks=inserting(task, dialect),
+        insert_archived=inserting(archive, dialect),
+        insert_events=inserting(event, dialect),
+        insert_attempts=inserting(attempt, dialect),
+        insert_metadata=inserting(task_metadata, dialect),
+        insert_answers=inserting(idempotency, dialect),
+        update_states=many(update, changed, dialect),
+        delete_tasks=many(delete, ended, dialect),
+        add_to_counts=many(count, more, dialect),
+        count_events=many(count_events, moved, dialect),
+    )
+
+
+update_task = sa.update(task).where(  # sets the columns it is given values for
+    task.c.id == bindparam("known_id"), task.c.version == bindparam("known_version")
 )
 next_seqs = (
     sa.update(counter)
-    .where(counter.c.name == EVENT_COUNTER)
+    .where(counter.c.name == _EVENT)
     .values(value=counter.c.value + bindparam("more"))
     .returning(counter.c.value)
 )
 
 
 @lru_cache(maxsize=64)
-def promote(limit: int) -> sa.Update:
-    """Make scheduled tasks that have become due ready."""
+def promote(limit: int) -> sa.Executable:
+    """Make scheduled tasks that have become due ready; gives their ids."""
     due = (
         sa.select(task.c.id)
         .where(
@@ -178,7 +246,8 @@ def promote(limit: int) -> sa.Update:
         .order_by(task.c.due_at, task.c.rank, task.c.id)
         .limit(limit)
     )
-    return sa.update(task).where(task.c.id.in_(due)).values(wait=sa.literal_column("'ready'"))
+    ready = sa.update(task).where(task.c.id.in_(due)).values(wait=sa.literal_column("'ready'"))
+    return ready.returning(task.c.id)
 
 
 # -- removing --------------------------------------------------------------------------------
