@@ -15,10 +15,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c '$(USABLE)' >/dev/null 2>&1 && echo "$$p" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test bench lock clean
+.PHONY: help install demo serve test bench bench-peers lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## make .venv with everything in it
 
@@ -48,6 +48,9 @@ test: $(STAMP)  ## run every check
 bench: $(STAMP)  ## measure it
 	@$(BIN)/python -m benchmarks
 
+bench-peers: $(STAMP)  ## measure it beside its peers, on the same work
+	@$(BIN)/python -m benchmarks.compare
+
 lock:  ## choose the newest allowed versions anew (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -55,5 +58,5 @@ lock:  ## choose the newest allowed versions anew (needs uv)
 
 clean:  ## remove what was made here, the virtual environment too; tasks stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
-		.import_linter_cache .coverage .coverage.*
+		.import_linter_cache .coverage .coverage.* benchmarks/peers/.installed
 	find engine web tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

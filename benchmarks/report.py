@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import subprocess
@@ -18,6 +17,8 @@ from typing import Final, Literal
 import attrs
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.driver.summary import percentile as percentile  # noqa: PLC0414  # to be had here too
 
 PERCENTS: Final = (50, 95, 99)
 RESULTS: Final = Path(__file__).parent / "results"
@@ -47,14 +48,6 @@ class Figure:
         return self.value <= self.limit if self.better == "lower" else self.value >= self.limit
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Nearest rank: the smallest measured value that `percent` of all values do not exceed."""
-    if not values:
-        raise ValueError("no values, no percentile")
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
-
-
 def latency_figures(
     question: str,
     what: str,
@@ -74,13 +67,18 @@ def latency_figures(
             note=note, stat=f"p{p}",
         )
         for p in PERCENTS
-        if len(seconds) * (100 - p) >= 100
+        if enough(len(seconds), p)
     ]  # fmt: skip
     if unwanted:
         found = ", ".join(f"{count} × {reason}" for reason, count in unwanted.items())
         total = sum(unwanted.values())
         figures.append(Figure(question, f"{what}: other answers", total, limit=0, note=found))
     return figures
+
+
+def enough(count: int, percent: int) -> bool:
+    """Whether so many values tell the percentile from their maximum."""
+    return count * (100 - percent) >= 100
 
 
 def table(figures: Sequence[Figure]) -> Table:
@@ -112,12 +110,16 @@ def _cells(group: Sequence[Figure]) -> list[str]:
     return [*measured, _limit(limited[-1]), kept, group[0].note]
 
 
-def _value(value: float, unit: str) -> str:
+def number(value: float) -> str:
+    """For people: as many digits as are worth reading."""
     if value == int(value):
-        number = f"{int(value):,}"
-    else:
-        number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.2f}"
-    return f"{number} {unit}".rstrip()
+        return f"{int(value):,}"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f}"
+
+
+def _value(value: float, unit: str) -> str:
+    return f"{number(value)} {unit}".rstrip()
 
 
 def _limit(figure: Figure) -> str:
@@ -129,25 +131,31 @@ def _limit(figure: Figure) -> str:
 
 
 def print_table(figures: Sequence[Figure]) -> None:
-    """For people: colours only on a terminal that wants them (rich honours NO_COLOR)."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160, no_color=True)  # a pipe has no width; do not fold at 80
-    console.print(table(figures))
+    """For people."""
+    console().print(table(figures))
+
+
+def console(width: int = 160) -> Console:
+    """Colours only on a terminal that wants them (rich honours NO_COLOR). A pipe has no width of
+    its own; it is not to fold at 80."""
+    found = Console()
+    return found if found.is_terminal else Console(width=width, no_color=True)
 
 
 def write_json(figures: Sequence[Figure], directory: Path, settings: Mapping[str, object]) -> Path:
     """The same figures for machines, one file a run."""
+    found = [attrs.asdict(figure) | {"met": figure.met} for figure in figures]
+    return write_result("", directory, {"settings": dict(settings), "figures": found})
+
+
+def write_result(kind: str, directory: Path, content: Mapping[str, object]) -> Path:
+    """A file of a name with date and kind, which says when and on what it was measured."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     stamp = time.gmtime()
-    path = RESULTS / f"{time.strftime('%Y%m%dT%H%M%SZ', stamp)}.json"
-    content = {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", stamp),
-        "settings": dict(settings),
-        "machine": machine(directory),
-        "figures": [attrs.asdict(figure) | {"met": figure.met} for figure in figures],
-    }
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path = RESULTS / f"{kind}{time.strftime('%Y%m%dT%H%M%SZ', stamp)}.json"
+    facts = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", stamp), "machine": machine(directory)}
+    text = json.dumps(facts | dict(content), indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
     return path
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from benchmarks.load import ask_once, request
+from benchmarks.running import RunningStack, Usage, usage_of
 
 ROOT: Final = Path(__file__).parent.parent
 START_TIMEOUT_S: Final = 20.0
@@ -30,15 +31,6 @@ class StartError(Exception):
 
 
 @attrs.frozen
-class Usage:
-    """What a process has used. None where the system does not tell (no /proc)."""
-
-    cpu_s: float | None
-    rss_mib: float | None
-    peak_rss_mib: float | None
-
-
-@attrs.frozen
 class Running:
     """One process under measurement."""
 
@@ -47,8 +39,8 @@ class Running:
     pid: int
 
     def usage(self) -> Usage:
-        status = _read(f"/proc/{self.pid}/status")
-        return Usage(_cpu_s(self.pid), _mib(status, "VmRSS"), _mib(status, "VmHWM"))
+        """What it has used until now, with its children."""
+        return usage_of([self.pid])
 
 
 @attrs.frozen
@@ -77,19 +69,38 @@ async def open_stack(
     directory: Path, arguments: Sequence[str] = (), *, executors: int = 100
 ) -> AsyncIterator[Stack]:
     """A fresh server on an empty database in `directory`, and a receiver; stopped at the end."""
+    async with (
+        _place(directory) as place,
+        open_process("receiver", ["-m", "web.receiver", "--port", "0"], place) as receiver,
+        _server(place, arguments, executors) as server,
+    ):
+        yield Stack(server, receiver)
+
+
+@asynccontextmanager
+async def open_ringback(
+    directory: Path, arguments: Sequence[str] = (), *, executors: int = 100
+) -> AsyncIterator[RunningStack]:
+    """A fresh server on an empty database in `directory`, stopped at the end."""
+    async with _place(directory) as place, _server(place, arguments, executors) as server:
+        yield RunningStack(server.url, (server.pid,))
+
+
+@asynccontextmanager
+async def _place(directory: Path) -> AsyncIterator[Path]:
     place = Path(tempfile.mkdtemp(prefix="ringback-bench-", dir=directory))
-    serve = ["-m", "web", "serve", "--port", "0", "--database", f"sqlite:///{place}/bench.db"]
     try:
-        async with AsyncExitStack() as stack:
-            receiver = await stack.enter_async_context(
-                open_process("receiver", ["-m", "web.receiver", "--port", "0"], place)
-            )
-            server = await stack.enter_async_context(
-                open_process("server", [*serve, "--executors", str(executors), *arguments], place)
-            )
-            yield Stack(server, receiver)
+        yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _server(
+    place: Path, arguments: Sequence[str], executors: int
+) -> AbstractAsyncContextManager[Running]:
+    database = f"sqlite:///{place}/bench.db"
+    serve = ["-m", "web", "serve", "--port", "0", "--database", database]
+    return open_process("server", [*serve, "--executors", str(executors), *arguments], place)
 
 
 @asynccontextmanager
@@ -157,23 +168,3 @@ def _environment() -> dict[str, str]:
     """Ours, without settings that would change what is measured."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RINGBACK_")}
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-
-
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return None
-
-
-def _mib(status: str | None, name: str) -> float | None:
-    found = re.search(rf"^{name}:\s+(\d+) kB", status or "", re.MULTILINE)
-    return int(found[1]) / 1024 if found else None
-
-
-def _cpu_s(pid: int) -> float | None:
-    stat = _read(f"/proc/{pid}/stat")
-    if stat is None:
-        return None
-    fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

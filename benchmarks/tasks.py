@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 import trio
 
+from benchmarks.driver.load import task
 from benchmarks.load import Answer, Connection, CutOffError, Request, ask_once, request
 from benchmarks.report import Figure
 from benchmarks.stack import Stack
@@ -72,23 +73,14 @@ async def take_account(stack: Stack, accepted: Collection[str]) -> Account:
     return account(accepted, seen["counts"], await count_completed(stack))
 
 
-def task(callback_url: str, number: int, dispatch: str) -> dict[str, object]:
-    return {
-        "name": f"bench-{number}",
-        "callbackUrl": callback_url,
-        "payload": {"number": number, "text": "a payload of a usual size " * 4},
-        "dispatch": dispatch,
-    }
-
-
 def create(callback_url: str, number: int, dispatch: str) -> Request:
-    return request("POST", "/api/v1/tasks", task(callback_url, number, dispatch))
+    return request("POST", "/api/v1/tasks", task(number, callback_url, dispatch))
 
 
 def batches(callback_url: str, count: int, size: int, dispatch: str) -> Iterator[Request]:
     for first in range(0, count, size):
         numbers = range(first, min(first + size, count))
-        tasks = [task(callback_url, number, dispatch) for number in numbers]
+        tasks = [task(number, callback_url, dispatch) for number in numbers]
         yield request("POST", "/api/v1/tasks/batch", {"tasks": tasks})
 
 

@@ -249,7 +249,8 @@ while not pathlib.Path("go").exists():
 sys.exit("out of luck")
 """
     said = trio.Path(tmp_path / "server.err")
-    async with open_process("server", ["-c", code], tmp_path) as running:
+    # -S: without coverage, which would be saving when the SIGTERM of the end arrives.
+    async with open_process("server", ["-S", "-c", code], tmp_path) as running:
         assert running.url == "http://127.0.0.1:1"
         await trio.Path(tmp_path / "go").touch()
         with trio.fail_after(5):
