@@ -172,6 +172,7 @@ class _Runtime:
                 repository=self._repository,
                 hub=self._hub,
                 in_flight=in_flight,
+                slots=self._kit.slots,
                 tally=tally,
                 drain=self._drain,
                 cut=partial(self._executors.cancel, reason="told to stop waiting"),

@@ -23,6 +23,7 @@ from .actors.feed import Batch, EventFilter, Watcher
 from .actors.mailbox import Inbox, Reply
 from .actors.queue import Queue
 from .actors.repository import Repository
+from .actors.slots import CallSlots
 from .actors.status import StatusHub
 from .config import EngineConfig
 from .core.commands import (
@@ -102,6 +103,7 @@ class EngineParts:
     repository: Repository
     hub: StatusHub
     in_flight: InFlight
+    slots: CallSlots
     tally: Tally
     drain: Callable[[], None]
     cut: Callable[[], None]
@@ -360,7 +362,7 @@ class Engine:
         around = Situation(
             now=self.now(),
             executors=self._parts.config.executors,
-            executors_busy=len(self._parts.in_flight),
+            executors_busy=self._parts.slots.busy,
             holder=await self._parts.store.partition_holder(key) if key is not None else None,
             hold=self._parts.queue.hold(destination_of(task.spec.callback_url)),
             stopping=self._stopping,
@@ -383,7 +385,7 @@ class Engine:
             queue_depth=counts.get(Status.QUEUED, 0),
             oldest_waiting_s=age,
             executors=parts.config.executors,
-            executors_busy=len(parts.in_flight),
+            executors_busy=parts.slots.busy,
             attempts=parts.tally.figures(),
             destinations=parts.queue.destinations(),
             late_results=parts.in_flight.late_results,

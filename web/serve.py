@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from engine import Engine, EngineConfig, open_engine
+from engine.core.pace import pool_size
 from engine.core.redact import masked
 
 from .app import create_app
@@ -37,7 +38,7 @@ def with_room_for_descriptors(options: ServeOptions) -> ServeOptions:
     """The options with ``connections_max`` as large as the process's limit on open files allows,
     which is raised as far as needed and possible: clients must not take the descriptors that the
     store and the callbacks need. Raises ``ValueError`` if hardly any are left for clients."""
-    kept = 2 * options.engine.executors + _OWN_DESCRIPTORS
+    kept = 2 * pool_size(options.engine.executors) + _OWN_DESCRIPTORS
     wanted = options.server.connections_max + kept
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -7,6 +7,9 @@ An executor asks for its next task as soon as its result lies in the repository'
 it is stored. The claim of the next task then lies right behind the result, as a rule in the same
 transaction: one commit between two callbacks, not two. It does not begin the next one before the
 result is stored; if storing fails, it gives the claim up.
+
+So that a commit does not leave room for calls unused, there are more executors than calls that may
+be in flight (``CallSlots``): while one stores its result, another that has its task already calls.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ from engine.ports.rng import Rng
 from engine.secret import PREFIX
 
 from .mailbox import Inbox, Reply
+from .slots import CallSlots
 
 _ERROR_MAX = 1_000  # characters of a crash that are kept
 _CUT_OFF = Answer(error_class=ErrorClass.INTERRUPTED, error="the server stopped")
@@ -96,6 +100,12 @@ class ExecutorKit:
     owner: str
     user_agent: str
     secrets: tuple[str, ...] = attrs.field(init=False, repr=False)  # as a callee may repeat them
+
+    slots: CallSlots = attrs.field(init=False)
+
+    @slots.default
+    def _one_for_each_executor(self) -> CallSlots:
+        return CallSlots(self.config.executors)
 
     @secrets.default
     def _reveal(self) -> tuple[str, ...]:
@@ -206,37 +216,56 @@ class _Result:
 
 async def _attempt(kit: ExecutorKit, caller: Caller, seat: _Seat, task: Task) -> None:
     """One attempt and its record. Raises only when the executor itself is cut off."""
-    started_at, began = kit.clock.now(), kit.clock.monotonic()
+    began: _Beginning | None = None
     answer, cut_off = _CUT_OFF, True
-    # The caller keeps to the timeout. Should it not, the attempt must still end, because its lease
-    # is renewed as long as it is in flight.
-    scope = trio.CancelScope(relative_deadline=task.spec.timeout_s + kit.config.lease_margin_s)
+    scope = trio.CancelScope()
     kit.in_flight.enter(task, scope)
     try:
         with scope:
-            answer = await _call(kit, caller, task, started_at)
+            async with kit.slots:  # claims run ahead of calls
+                began = _Beginning(kit.clock.now(), kit.clock.monotonic())
+                # The caller keeps to the timeout. Should it not, the attempt must still end,
+                # because its lease is renewed as long as it is in flight.
+                limit_s = task.spec.timeout_s + kit.config.lease_margin_s
+                scope.deadline = trio.current_time() + limit_s
+                answer = await _call(kit, caller, task, began.at)
         cut_off = False
     finally:
         kit.in_flight.called(task)
         moved_on = scope.cancelled_caught  # by somebody who has recorded how the attempt ended
         if moved_on and trio.current_time() >= scope.deadline:
             moved_on, answer = False, _ENDLESS
-        finish = Finish(
-            task_id=task.id,
-            owner=kit.owner,
-            attempt=task.attempt,
-            answer=without_secrets(answer, task.spec.headers, kit.secrets),
-            started_at=started_at,
-            duration_s=kit.clock.monotonic() - began,
-            jitter=kit.rng.random(),
-        )
-        seat.report = report_of(finish.answer, finish.duration_s)
+        finish = _finish(kit, task, began, answer)
+        if began is not None:
+            seat.report = report_of(finish.answer, finish.duration_s)
         try:
             if not moved_on:
-                result = _Result(kit, finish)
+                result = _Result(kit, finish, called=began is not None)
                 await _store(kit, seat, result, cut_off=cut_off)  # noqa: ASYNC102 - its own shield
         finally:
             kit.in_flight.leave(task)
+
+
+@attrs.frozen
+class _Beginning:
+    """When a call began."""
+
+    at: datetime
+    monotonic_s: float
+
+
+def _finish(kit: ExecutorKit, task: Task, began: _Beginning | None, answer: Answer) -> Finish:
+    if began is None:
+        return never_began(task, kit.owner)
+    return Finish(
+        task_id=task.id,
+        owner=kit.owner,
+        attempt=task.attempt,
+        answer=without_secrets(answer, task.spec.headers, kit.secrets),
+        started_at=began.at,
+        duration_s=kit.clock.monotonic() - began.monotonic_s,
+        jitter=kit.rng.random(),
+    )
 
 
 async def _call(kit: ExecutorKit, caller: Caller, task: Task, now: datetime) -> Answer:

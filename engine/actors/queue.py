@@ -25,6 +25,7 @@ from engine.core.backlog import Backlog
 from engine.core.commands import Claim, Refill, Take
 from engine.core.destinations import Admission, AllFigures, Destinations, Hold, OthersWait
 from engine.core.entries import Entry, Reading, Wanted
+from engine.core.pace import Pace
 from engine.core.task import Lane, TaskId
 from engine.errors import (
     EngineError,
@@ -85,6 +86,7 @@ class Queue:
         self._clock = clock
         self._config = config
         self._destinations = Destinations(config)
+        self._pace = Pace(config.executors)
         # What a destination that is held may be given before its side has to be read again.
         self._side_size = min(2 * config.unhealthy_limit, config.window)
         self._backlogs = {lane: Backlog(config.window, self._side_size) for lane in Lane}
@@ -179,6 +181,8 @@ class Queue:
     def _ask(self, asker: Next) -> None:
         if asker.seat is not None:
             self._destinations.ended(asker.seat, self._turn_s, asker.report)
+        if asker.report is not None:
+            self._pace.ended(self._turn_s)
         if not asker.patient:
             self._doubts[asker.lane].add(asker)
         askers = self._askers[asker.lane]
@@ -219,7 +223,7 @@ class Queue:
         self._backlogs[Lane.RUN].wake(self._destinations.changed(self._turn_s))
         for lane, backlog in self._backlogs.items():
             admit = self._admit if lane is Lane.RUN else None
-            while (asker := self._first_asker(lane)) is not None:
+            while (asker := self._first_asker(lane)) is not None and self._has_room(lane):
                 entry = backlog.pick(now, admit)
                 if entry is None:
                     break
@@ -236,6 +240,18 @@ class Queue:
         while askers and askers[0].reply.abandoned:
             self._doubts[lane].discard(askers.popleft())
         return askers[0] if askers else None
+
+    def _has_room(self, lane: Lane) -> bool:
+        """Whether another task may be claimed for an executor: more ask than may run at once."""
+        if lane is not Lane.RUN:
+            return True
+        most = self._config.executors + self._pace.ahead(self._turn_s)
+        return self._destinations.in_flight < most
+
+    def _can_serve(self, lane: Lane) -> bool:
+        """Whether somebody asks and may be given something. Who may not will be when an attempt has
+        ended, and that is told."""
+        return bool(self._askers[lane]) and self._has_room(lane)
 
     def _admit(self, destination: str, others_wait: OthersWait) -> Admission:
         return self._destinations.admission(destination, others_wait, self._turn_s)
@@ -293,11 +309,11 @@ class Queue:
         if self._busy_s is not None:
             return self._busy_s
         now = self._clock.now()
-        dues = [due for lane in Lane if self._askers[lane]
+        dues = [due for lane in Lane if self._can_serve(lane)
                 if (due := self._backlogs[lane].next_due()) is not None]  # fmt: skip
         soonest = min(dues, default=now + timedelta(seconds=_LONGEST_SLEEP_S))
         pause_s = min(max((soonest - now).total_seconds(), 0.0), _LONGEST_SLEEP_S)
-        if self._askers[Lane.RUN] and self._backlogs[Lane.RUN].holds_back:
+        if self._can_serve(Lane.RUN) and self._backlogs[Lane.RUN].holds_back:
             change_s = self._destinations.next_change(self._clock.monotonic())
             held_s = _HELD_SLEEP_S if change_s is None else max(change_s, _SHORTEST_SLEEP_S)
             pause_s = min(pause_s, held_s, _HELD_SLEEP_S)

@@ -127,6 +127,11 @@ class Destinations:
     def __len__(self) -> int:
         return len(self._tracks)
 
+    @property
+    def in_flight(self) -> int:
+        """Attempts that were handed out and have not ended."""
+        return len(self._seats)
+
     # -- attempts ------------------------------------------------------------------------------
 
     def started(self, seat: Hashable, destination: str, now: float) -> None:

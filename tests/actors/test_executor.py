@@ -67,7 +67,7 @@ async def test_a_good_callback_completes_the_task(autojump_clock):
 async def test_no_more_callbacks_run_at_once_than_there_are_executors(autojump_clock):
     world = World(it=[After(1.0)])
     async with world.open(executors=7) as engine:
-        assert world.net.open_callers == 7
+        assert world.net.open_callers == 8  # one more, whose claim may run ahead
         task_ids = await submit(engine, *[URL] * 30)
         await until(engine, task_ids)
     assert world.net.peak_in_flight == 7
