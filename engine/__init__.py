@@ -6,7 +6,8 @@ async with open_engine(database="sqlite:///ringback.db") as engine:
 
 from __future__ import annotations
 
-from .actors.feed import Batch, EventFilter
+from .actors.feed import EventBatch, EventFilter
+from .actors.watch import Watch
 from .config import EngineConfig
 from .core.commands import Created, IdempotencyKey, Receipt
 from .core.explain import Explanation
@@ -26,11 +27,10 @@ from .core.task import (
 )
 from .runtime import Ports, open_engine, system_ports
 from .secret import Secret
-from .service import Engine, Stats, Watch
+from .service import Engine, Stats
 
 __all__ = [
     "Attempt",
-    "Batch",
     "CallbackResult",
     "Created",
     "Dispatch",
@@ -38,6 +38,7 @@ __all__ = [
     "EngineConfig",
     "ErrorClass",
     "Event",
+    "EventBatch",
     "EventFilter",
     "Explanation",
     "IdempotencyKey",

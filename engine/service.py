@@ -19,12 +19,13 @@ import attrs
 import trio
 
 from .actors.executor import InFlight
-from .actors.feed import Batch, EventFilter, Watcher
+from .actors.feed import EventFilter
 from .actors.mailbox import Inbox, Reply
 from .actors.queue import Queue
 from .actors.repository import Repository
 from .actors.slots import CallSlots
 from .actors.status import StatusHub
+from .actors.watch import Watch, check_cursor
 from .config import EngineConfig
 from .core.commands import (
     AnyCommand,
@@ -50,14 +51,12 @@ from .core.tally import AttemptFigures, Tally
 from .core.task import Attempt, Event, Lane, Status, Task, TaskId, TaskSpec
 from .errors import (
     ClaimLost,
-    CursorExpired,
     EngineStopping,
     IllegalTransition,
     InvalidTask,
     NotTakeable,
     QueueEmpty,
     TaskNotFound,
-    WatcherLagged,
 )
 from .messages import Next, QueueMessage, RepositoryMessage, Request
 from .ports.clock import Clock
@@ -107,69 +106,6 @@ class EngineParts:
     tally: Tally
     drain: Callable[[], None]
     cut: Callable[[], None]
-
-
-class Watch:
-    """A stream of events: first what was missed, then what happens, without gap or repetition."""
-
-    def __init__(
-        self, parts: EngineParts, wanted: EventFilter, after: int | None, *, lasting: bool
-    ) -> None:
-        self._parts = parts
-        self._wanted = wanted
-        self._lasting = lasting
-        self._live: Watcher | None = None
-        if after is None:
-            self._live = parts.hub.add(wanted, lasting=lasting)
-            after = self._live.after
-        self.position = after  # every wanted event up to here has been given out
-
-    async def receive(self) -> Batch:
-        """The next events, at least one. Raises ``CursorExpired`` if the events to resume from
-        are gone, ``WatcherLagged`` if the caller was too slow, ``EngineStopping`` at the end."""
-        batch = Batch(())
-        while not batch:
-            if self._live is None or self.position < self._live.after:
-                batch = await self._missed()
-            else:
-                batch = await self._next(self._live)
-        return batch
-
-    async def _next(self, live: Watcher) -> Batch:
-        """What happens. The store may have shown us more than the hub had passed on when it added
-        us: of that nothing is given out again."""
-        try:
-            batch = await live.receive()
-        except WatcherLagged:
-            raise WatcherLagged(self.position) from None
-        known, self.position = self.position, max(self.position, batch.events[-1].seq)
-        if batch.events[0].seq > known:
-            return batch
-        return Batch(tuple(event for event in batch if event.seq > known))
-
-    async def _missed(self) -> Batch:
-        """A page of what was missed. Goes live as soon as the rest is less than a page; what
-        comes between the page and going live is the next page."""
-        page_size = self._parts.config.event_page
-        page = await self._parts.store.events(self.position, page_size)
-        if not page or page[0].seq != self.position + 1:
-            await _check_cursor(self._parts.store, self.position)
-        if self._live is None and len(page) < page_size:
-            self._live = self._parts.hub.add(self._wanted, lasting=self._lasting)
-        if page:
-            self.position = page[-1].seq
-        return Batch(tuple(filter(self._wanted.matches, page)))
-
-    def close(self) -> None:
-        """Watch no more."""
-        if self._live is not None:
-            self._parts.hub.remove(self._live)
-
-
-async def _check_cursor(store: Store, after: int) -> None:
-    oldest, newest = await store.event_range()
-    if not oldest <= after + 1 <= newest + 1:
-        raise CursorExpired(after, oldest, newest)
 
 
 def _own(spec: TaskSpec) -> TaskSpec:
@@ -404,7 +340,7 @@ class Engine:
 
     async def check_cursor(self, after: int) -> None:
         """Return if a watch can resume after this event; raises ``CursorExpired``."""
-        await _check_cursor(self._parts.store, after)
+        await check_cursor(self._parts.store, after)
 
     @asynccontextmanager
     async def watch(
@@ -416,7 +352,15 @@ class Engine:
     ) -> AsyncIterator[Watch]:
         """A stream of events: everything after ``after``, or what happens from now on. It ends
         when the engine begins to stop; a ``lasting`` one goes on while running attempts end."""
-        watch = Watch(self._parts, wanted or EventFilter(), after, lasting=lasting)
+        parts = self._parts
+        watch = Watch(
+            parts.hub,
+            parts.store,
+            wanted or EventFilter(),
+            after,
+            page_size=parts.config.event_page,
+            lasting=lasting,
+        )
         try:
             yield watch
         finally:

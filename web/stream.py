@@ -18,7 +18,7 @@ import trio
 from quart import websocket
 from quart.wrappers.response import ResponseBody
 
-from engine import Batch, Engine, Event, EventFilter, Status, TaskQuery, Watch
+from engine import Engine, Event, EventBatch, EventFilter, Status, TaskQuery, Watch
 from engine.core.rules import Rule, between
 from engine.errors import CursorExpired, EngineError, EngineStopping, WatcherLagged
 
@@ -124,7 +124,7 @@ class _Client:
             await self._send(batch)
             self._sending, self._sent_at = False, trio.current_time()
 
-    async def _send(self, batch: Batch) -> None:
+    async def _send(self, batch: EventBatch) -> None:
         if self._send_frames is not None:
             await self._send_frames(batch.form(frames))
         else:
@@ -204,7 +204,7 @@ def encode_event(event: Event) -> str:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
-def frames(batch: Batch) -> bytes:
+def frames(batch: EventBatch) -> bytes:
     """A finished websocket message for each event. A server's are not masked (RFC 6455 §5.1), so
     they are the same for all clients."""
     return b"".join(map(_frame, batch))
@@ -329,7 +329,7 @@ class _EventStream(ResponseBody):
         return b": heartbeat\n\n"
 
 
-def _records(batch: Batch) -> bytes:
+def _records(batch: EventBatch) -> bytes:
     """A server-sent event for each event."""
     return "".join(
         f"id: {event.seq}\nevent: status\ndata: {encode_event(event)}\n\n" for event in batch

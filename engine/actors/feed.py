@@ -48,7 +48,7 @@ class EventFilter:
         )
 
 
-def _size_of(batch: Batch) -> int:
+def _size_of(batch: EventBatch) -> int:
     """About the bytes its events take; their texts may come from anywhere."""
     size = 0
     for event in batch:
@@ -59,16 +59,16 @@ def _size_of(batch: Batch) -> int:
 
 
 @attrs.frozen(eq=False)
-class Batch(Sequence[Event]):
+class EventBatch(Sequence[Event]):
     """Events in order, the same object for all who watch with the same filter."""
 
     events: tuple[Event, ...]
     size: int = attrs.field(default=attrs.Factory(_size_of, takes_self=True), init=False)
-    _forms: dict[Callable[[Batch], bytes], bytes] = attrs.field(
+    _forms: dict[Callable[[EventBatch], bytes], bytes] = attrs.field(
         factory=dict, repr=False, init=False
     )
 
-    def form(self, make: Callable[[Batch], bytes]) -> bytes:
+    def form(self, make: Callable[[EventBatch], bytes]) -> bytes:
         """What ``make`` makes of this batch; made once, however many ask."""
         form = self._forms.get(make)
         if form is None:
@@ -106,7 +106,7 @@ class Feed:
         self.idle = trio.lowlevel.ParkingLot()  # the watchers that wait for news
         self.first = 0  # the number of the oldest batch in the log
         self.end = 0  # and of the one that comes next
-        self._log: deque[Batch] = deque()
+        self._log: deque[EventBatch] = deque()
         self._limit = limit
         self._events = 0
         self._bytes = 0
@@ -127,7 +127,7 @@ class Feed:
 
     def offer(self, events: Sequence[Event]) -> bool:
         """New events, in order; whether any of them match. Whoever is idle is not woken yet."""
-        batch = Batch(tuple(filter(self.wanted.matches, events)))
+        batch = EventBatch(tuple(filter(self.wanted.matches, events)))
         if not batch:
             return False
         self._log.append(batch)
@@ -152,7 +152,7 @@ class Feed:
             or self._logs.size > LOGS_BYTES_MAX
         )
 
-    def take(self, number: int) -> tuple[Batch, int]:
+    def take(self, number: int) -> tuple[EventBatch, int]:
         """What there is from this number on, as much as a turn is for; and the number after it."""
         log = islice(self._log, number - self.first, None)
         taken = [next(log)]
@@ -165,7 +165,7 @@ class Feed:
         number += len(taken)
         if number == self.end:
             self._caught_up()
-        return (taken[0] if len(taken) == 1 else Batch(tuple(chain(*taken)))), number
+        return (taken[0] if len(taken) == 1 else EventBatch(tuple(chain(*taken)))), number
 
     def _caught_up(self) -> None:
         self._behind -= 1
@@ -196,7 +196,7 @@ class Watcher:
         self._ended = True
         self.feed.idle.unpark_all()
 
-    async def receive(self) -> Batch:
+    async def receive(self) -> EventBatch:
         """What comes next, at least one event. Raises ``WatcherLagged`` if some were dropped,
         ``EngineStopping`` when the hub ends."""
         feed = self.feed

@@ -12,7 +12,7 @@ from engine.actors.feed import (
     LOG_BYTES_MAX,
     LOGS_BYTES_MAX,
     TURN_BYTES,
-    Batch,
+    EventBatch,
     EventFilter,
     Feed,
     Logs,
@@ -139,9 +139,9 @@ async def test_a_watcher_that_is_cancelled_while_it_waits_loses_nothing(autojump
 
 
 async def test_all_watchers_get_the_same_batch_in_one_form(autojump_clock):
-    made: list[Batch] = []
+    made: list[EventBatch] = []
 
-    def form(batch: Batch) -> bytes:
+    def form(batch: EventBatch) -> bytes:
         made.append(batch)
         return bytes(event.seq for event in batch)
 

@@ -12,6 +12,7 @@ import trio.testing
 from engine.actors.feed import EventFilter, Watcher
 from engine.actors.mailbox import Inbox
 from engine.actors.status import PAUSE_PER_WATCHER_S, StatusHub
+from engine.actors.watch import Watch
 from engine.config import EngineConfig
 from engine.core.task import Dispatch, Event, RetryPolicy, Status
 from engine.errors import (
@@ -23,7 +24,7 @@ from engine.errors import (
     WatcherLagged,
 )
 from engine.messages import Committed
-from engine.service import Engine, Watch
+from engine.service import Engine
 from tests.support.builders import a_task, an_event, an_id, write
 from tests.support.engine import (
     BAD,

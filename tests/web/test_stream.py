@@ -17,7 +17,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from wsproto.connection import Connection as WebsocketConnection, ConnectionType
 from wsproto.events import TextMessage
 
-from engine import Batch, EngineConfig
+from engine import EngineConfig, EventBatch
 from engine.core.outcome import Answer as CallbackAnswer
 from tests.support.app import V1, Api, Closed, Websocket, conform, open_api
 from tests.support.builders import a_task, an_event
@@ -489,7 +489,7 @@ async def test_all_clients_of_a_server_get_the_same_messages_as_those_of_another
 @pytest.mark.parametrize("size", [0, 60, 125, 126, 1000, 65_535, 65_536, 200_000])
 def test_frames_are_what_a_client_expects(size: int) -> None:
     task = a_task(1, name="é" * size)
-    batch = Batch((an_event(task, seq=1), an_event(task, seq=2)))
+    batch = EventBatch((an_event(task, seq=1), an_event(task, seq=2)))
     client = WebsocketConnection(ConnectionType.CLIENT)
     client.receive_data(frames(batch))
     received = [event for event in client.events() if isinstance(event, TextMessage)]
