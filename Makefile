@@ -15,7 +15,16 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c '$(USABLE)' >/dev/null 2>&1 && echo "$$p" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test bench bench-peers lock clean
+.PHONY: help install demo serve test sim kill murder attack soak bench bench-peers lock clean
+
+# How much of it: make sim SEEDS=10000, make kill ROUNDS=200, make attack, make soak HOURS=1.
+# RECORD=--record keeps what was seen for the table in tests/README.md.
+SEEDS  := 1000
+START  := 0
+JOBS   := 2
+ROUNDS := 50
+HOURS  := 0.25
+RECORD :=
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +54,23 @@ serve: $(STAMP)  ## run the server on http://127.0.0.1:8080, tasks in ringback.d
 test: $(STAMP)  ## run every check
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash .ci/checks
 
+sim: $(STAMP)  ## simulate it under faults, SEEDS times from START on
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --start $(START) --jobs $(JOBS) $(RECORD)
+
+kill: $(STAMP)  ## kill it under load, ROUNDS times
+	@$(BIN)/python -m tests.murder kill --rounds $(ROUNDS) $(RECORD)
+
+murder: $(STAMP)  ## whatever else may happen to a process: stopped, drained, no disk, damaged files
+	@failed=; for each in drain stop poison disk corruption trace; do \
+		$(BIN)/python -m tests.murder $$each $(RECORD) || failed="$$failed $$each"; \
+	done; [ -z "$$failed" ] || { echo "missed:$$failed" >&2; exit 1; }
+
+attack: $(STAMP)  ## attack it: hostile bytes, floods, poison, herds, a fuzzer
+	@$(BIN)/python -m tests.attack all $(RECORD)
+
+soak: $(STAMP)  ## run it at 70 % load for HOURS, and draw what it used
+	@$(BIN)/python -m tests.soak --hours $(HOURS) $(RECORD)
+
 bench: $(STAMP)  ## measure it
 	@$(BIN)/python -m benchmarks
 
@@ -58,5 +84,6 @@ lock:  ## choose the newest allowed versions anew (needs uv)
 
 clean:  ## remove what was made here, the virtual environment too; tasks stay
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
-		.import_linter_cache .coverage .coverage.* benchmarks/peers/.installed
+		.import_linter_cache .coverage .coverage.* benchmarks/peers/.installed \
+		soak-report
 	find engine web tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

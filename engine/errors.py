@@ -20,6 +20,7 @@ EngineError
     ├── StoreRejected      the store refuses these values for ever
     ├── StoreLocked        another process owns this database
     └── StoreDamaged       the file is not a database, or a damaged one
+        └── StoreIncomplete  it holds less than it is known to have held
 """
 
 from __future__ import annotations
@@ -169,3 +170,7 @@ class StoreLocked(StoreError):
 
 class StoreDamaged(StoreError):
     """The file is not a database, or a damaged one."""
+
+
+class StoreIncomplete(StoreDamaged):
+    """The file holds less than it is known to have held, or is another one."""

@@ -40,7 +40,7 @@ from .core.commands import (
     Take,
     Update,
 )
-from .core.destination import destination_of
+from .core.destination import queued_for
 from .core.destinations import AllFigures
 from .core.egress import EgressPolicy
 from .core.explain import Explanation, Situation, explain
@@ -300,7 +300,7 @@ class Engine:
             executors=self._parts.config.executors,
             executors_busy=self._parts.slots.busy,
             holder=await self._parts.store.partition_holder(key) if key is not None else None,
-            hold=self._parts.queue.hold(destination_of(task.spec.callback_url)),
+            hold=self._parts.queue.hold(queued_for(task)),
             stopping=self._stopping,
             store_error=None if error is None else str(error),
         )

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qs
 
 import cattrs
+import trio
 from quart.wrappers.response import ResponseBody
 from werkzeug.http import parse_options_header
 
 from engine import Engine
-from engine.errors import EngineError
+from engine.errors import EngineError, Overloaded
 
 from . import strict_json
 from .auth import ApiKey, authorise
+from .overload import Overload
 from .plain import Answer
 from .problems import Problem, bad_request, invalid, problem_of
 from .router import Call, EventStream, Operation, Reply
@@ -68,13 +70,20 @@ class Api:
     def __init__(self, engine: Engine, settings: WebSettings) -> None:
         self._engine = engine
         self._settings = settings
+        self._overload = Overload()
 
     async def answer(self, operation: Operation, request: Request) -> Answer:
         """Carry it out. What goes wrong on purpose is answered; other errors are raised."""
+        if not operation.always and self._overload.refuses(trio.current_time()):
+            return _refused()
         try:
             authorise(request.key, operation.needs)
             call = await self._parse(operation, request)
-            return _render(await operation.handler(call))
+            # How long is up to the client: so it is with a body that drips in, which must not make
+            # the server look busy. Else a hundred of them would shut everybody out.
+            if operation.always or operation.waits or "prefer" in request.headers:
+                return _render(await operation.handler(call))
+            return _render(await self._carry_out(operation, call))
         except Problem as problem:
             return answer_to(problem)
         except EngineError as error:
@@ -82,6 +91,14 @@ class Api:
             if found.status == 500:
                 _log.error("a request failed", exc_info=error)
             return answer_to(found)
+
+    async def _carry_out(self, operation: Operation, call: Call) -> Reply:
+        began = trio.current_time()
+        self._overload.begin()
+        try:
+            return await operation.handler(call)
+        finally:
+            self._overload.end(began, trio.current_time())
 
     async def _parse(self, operation: Operation, request: Request) -> Call:
         settings = self._settings
@@ -208,6 +225,14 @@ def answer_to(problem: Problem) -> Answer:
     """The problem as an answer."""
     headers = [*problem.headers.items(), ("Content-Type", "application/problem+json")]
     return Answer(problem.status, headers, problem.text().encode())
+
+
+def _refused() -> Answer:
+    """That there are too many requests: written once, as it must cost next to nothing."""
+    return Answer(503, list(_TOO_MANY.headers), _TOO_MANY.body)
+
+
+_TOO_MANY: Final = answer_to(problem_of(Overloaded("more is asked of this server than it can do")))
 
 
 def answer_to_unexpected(error: Exception) -> Answer:

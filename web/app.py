@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from importlib.metadata import version
 from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
 
 from engine import Engine
 
@@ -48,6 +50,7 @@ def create_app(
     app.config["BODY_TIMEOUT"] = None  # so is the time a body may take
     app.config["RESPONSE_TIMEOUT"] = None  # sends are bounded in server.py
     offered = operations(metrics or Metrics())
+    app.url_map.converters["default"] = _part_but({one.path for one in offered})
     api = Api(engine, settings)
     app.register_blueprint(blueprint(offered, api), name="api")
     app.add_websocket(
@@ -76,6 +79,18 @@ def operations(metrics: Metrics) -> list[Operation]:
     )
     found += [operation for router in routers for operation in router.operations]
     return found
+
+
+def _part_but(paths: Iterable[str]) -> type[BaseConverter]:
+    """What stands for a ``{name}`` in a path: anything, but the words that the API itself has in its
+    paths. ``/tasks/batch`` is no task's, so a method it does not have is a 405 there."""
+    words = {path.rpartition("/")[2] for path in paths if not path.endswith("}")}
+
+    class Part(BaseConverter):
+        part_isolating = True  # it matches no more than one part
+        regex = rf"(?!(?:{'|'.join(sorted(map(re.escape, words)))})\Z)[^/]+"
+
+    return Part
 
 
 async def _http_problem(error: HTTPException) -> Response:

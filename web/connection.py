@@ -5,7 +5,7 @@ and those only it understands, are for hypercorn's (``protocol``). How connectio
 because with hypercorn 0.18 one bad client ends the process (h2c upgrades, early websocket frames),
 and one that does not read blocks the shutdown. Everything a connection may take has a limit:
 
-    waiting for a request   keep_alive_s        then closed
+    waiting for a request   keep_alive_s        then closed; earlier, if others wait for room
     request line, headers   headers_timeout_s   then 408
     request body            body_timeout_s      then 408
     sending to the client   send_timeout_s      then cut
@@ -101,6 +101,21 @@ class Connection:
         if close is not None or self._waiting:
             self._say_goodbye()
         await trio.lowlevel.checkpoint()
+
+    def idle_s(self) -> float:
+        """How long it has waited for a request; 0 if it does not."""
+        if not self._waiting or self._goodbye:
+            return 0.0
+        return self.config.keep_alive_s - (self._reading.deadline - trio.current_time())
+
+    def give_up(self) -> None:
+        """Close, as others need the room; unless the client has said something this moment."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            self._cut()
+        except OSError:
+            pass  # gone: the reader will notice
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -211,8 +226,14 @@ class Connection:
         elif isinstance(event, Closed):
             self._say_goodbye()
         elif isinstance(event, Updated):
-            self._waiting = event.idle
-            self._allow(self.config.keep_alive_s if event.idle else self.config.body_timeout_s)
+            # The next request may have come in part with the last one.
+            self._waiting = event.idle and self._speak().is_between_requests()
+            if self._waiting:
+                self._allow(self.config.keep_alive_s)
+            elif event.idle:
+                self._allow(self.config.headers_timeout_s)
+            else:
+                self._allow(self.config.body_timeout_s)
 
     async def send_frames(self, data: bytes) -> None:
         """Send whole websocket frames as they are; nothing unless the websocket is open."""
@@ -272,7 +293,7 @@ class Connection:
     def _cut(self) -> None:
         self._goodbye = True
         self._close()
-        self._reading.cancel(reason="the client is gone or does not read")
+        self._reading.cancel(reason="the client is gone, does not read, or is given up")
 
     def _close(self) -> None:
         if self._sock.fileno() >= 0:

@@ -34,7 +34,7 @@ _PRIMITIVES: Mapping[Any, dict[str, Any]] = {
 _HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "Idempotency-Key": (
         "The same key with the same body gives the first answer again, for 24 hours.",
-        {"type": "string", "minLength": 1, "maxLength": 255},
+        {"type": "string", "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     ),
     "X-Task-Hops": (
         f"As the callback that led to this request carried it; at most {HOPS_MAX}.",
@@ -45,7 +45,10 @@ _HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
         "Resume after the event with this id; goes before the parameter after.",
         {"type": "string"},
     ),
-    "If-Match": ("The ETag the task must still have.", {"type": "string"}),
+    "If-Match": (
+        "The ETag the task must still have.",
+        {"type": "string", "pattern": r'^(\*|"?[0-9]{1,18}"?)$'},
+    ),
 }
 
 _PROBLEM = {
@@ -146,10 +149,13 @@ def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
     """The OpenAPI document."""
     schemas = _Schemas()
     paths: dict[str, dict[str, Any]] = {}
-    for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
-            operation, schemas
-        )
+    offered = list(operations)
+    for operation in offered:
+        described = _operation(operation, schemas)
+        for status, kind in operation.answers.items():
+            if kind is not None and attrs.has(kind) and "task_id" in attrs.fields_dict(kind):
+                described["responses"][str(status)]["links"] = _links(operation, offered)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {
@@ -164,7 +170,7 @@ def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
 
 def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     result: dict[str, Any] = {
-        "operationId": operation.handler.__name__ + _suffix(operation),
+        "operationId": _name(operation),
         "summary": operation.summary,
         "tags": [operation.tag],
         "parameters": [*_path_parameters(operation), *_others(operation, schemas)],
@@ -180,8 +186,25 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     return result
 
 
-def _suffix(operation: Operation) -> str:
-    return "_unversioned" if "/api/tasks" in operation.path else ""
+def _name(operation: Operation) -> str:
+    return operation.handler.__name__ + ("_unversioned" if _is_unversioned(operation) else "")
+
+
+def _is_unversioned(operation: Operation) -> bool:
+    return "/api/tasks" in operation.path
+
+
+def _links(operation: Operation, others: Iterable[Operation]) -> dict[str, Any]:
+    """What can be done next with the task that this operation's answer names."""
+    return {
+        _name(other): {
+            "operationId": _name(other),
+            "parameters": {"id": "$response.body#/taskId"},
+            "description": other.summary,
+        }
+        for other in others
+        if "{id}" in other.path and _is_unversioned(other) is _is_unversioned(operation)
+    }
 
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
@@ -228,6 +251,8 @@ def _door_problems(operation: Operation) -> Iterable[int]:
         yield from (401, 403, 429)
     if operation.method != "GET":
         yield 415
+    if not operation.always:
+        yield 503
 
 
 def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:

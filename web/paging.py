@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +16,8 @@ from .naming import spelled
 from .problems import Problem, bad_request, invalid
 from .router import Call, Reply
 from .schemas import ListQuery
+
+_TAG = re.compile(r'"?([0-9]{1,18})"?')
 
 
 def task_id_of(text: str) -> TaskId:
@@ -31,10 +34,10 @@ def if_match(value: str | None) -> int | None:
     """The version in an ``If-Match`` header (RFC 9110 §13.1.1): ``"7"``, or ``*`` for any."""
     if value is None or value.strip() == "*":
         return None
-    tag = value.strip().strip('"')
-    if not (tag.isascii() and tag.isdigit() and len(tag) < 19):
+    tag = _TAG.fullmatch(value.strip())
+    if tag is None:
         raise bad_request('If-Match must be an ETag this API gave, such as "7"')
-    return int(tag)
+    return int(tag[1])
 
 
 def query_of(given: ListQuery, kept: Kept, statuses: frozenset[Status]) -> TaskQuery:

@@ -111,9 +111,15 @@ class Protocol(H11Protocol):
             server=server,
             send=wire.send,
         )
+        self.connection = _Http11(
+            h11.SERVER, max_incomplete_event_size=shared.settings.h11_max_incomplete_size
+        )
         self._wire = wire
 
     async def handle(self, event: Event) -> None:
+        if isinstance(event, RawData) and self.connection.their_state is h11.MUST_CLOSE:
+            await trio.lowlevel.checkpoint()
+            return  # nobody will read it, so it must not be collected either
         upgrading = isinstance(self.stream, WSStream) and not self.stream.handshake.accepted
         if upgrading and isinstance(event, RawData):
             await self.send(Closed())  # hypercorn says 400 and the app 101, at the same time
@@ -184,6 +190,16 @@ class Protocol(H11Protocol):
             await super()._maybe_recycle()
         if scope.cancelled_caught:
             await self.send(Closed())
+
+
+class _Http11(h11.Connection):
+    """h11, but what comes behind a request with ``Connection: close`` is no error: that request may
+    be done by now, and a 400 would say that it is not (RFC 9112 §9.6)."""
+
+    def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
+        if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
+            return h11.NEED_DATA
+        return super().next_event()
 
 
 def refusal(request: h11.Request, header_bytes_max: int, more: bytes) -> int | None:

@@ -67,6 +67,7 @@ class Operation:
     answers: Mapping[int, type | None]
     problems: tuple[int, ...]
     waits: bool  # whether it may wait for something to happen
+    always: bool  # whether it is answered also when there are too many requests
 
 
 class Router:
@@ -92,6 +93,7 @@ class Router:
         headers: tuple[str, ...] = (),
         problems: tuple[int, ...] = (),
         waits: bool = False,
+        always: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Declare the operation that the decorated function carries out. What an API key needs
         for it is, if not said, to read for GET and to write for others."""
@@ -114,6 +116,7 @@ class Router:
                     answers=answers,
                     problems=problems,
                     waits=waits,
+                    always=always,
                 )
             )
             return handler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import attrs
 
@@ -17,7 +17,7 @@ from engine import (
 )
 from engine.core.breaker import BreakerState
 from engine.core.retry import PlannedAttempt
-from engine.core.rules import HTTP_URL, between, text
+from engine.core.rules import HTTP_URL, Rule, between, items, text
 from engine.core.tally import Latency
 from engine.core.task import Json
 
@@ -53,7 +53,7 @@ class DequeueOptions:
 class RedriveFilter:
     """Which dead letters to redrive: these, or the newest that match, or simply the newest."""
 
-    task_ids: list[str] = attrs.field(factory=list)
+    task_ids: Annotated[list[str], items(1, 1000)] = attrs.field(factory=list)
     name: str | None = None
     priority: Annotated[int, between(-100, 100)] | None = None
     limit: Annotated[int, between(1, 1000)] = 100
@@ -71,6 +71,15 @@ class UnversionedTask:
 # -- query parameters ------------------------------------------------------------------------
 
 
+def _described(**schema: str) -> Rule:
+    """What is checked where the value is read, in ``paging``."""
+    return Rule(lambda _: None, schema)
+
+
+_METADATA: Final = _described(pattern="^([^:,]*:[^,]*(,[^:,]*:[^,]*)*)?$")
+_CURSOR: Final = _described(format="uuid")
+
+
 @attrs.frozen(kw_only=True)
 class ListQuery:
     """Filters and paging of task lists: by ``page`` and ``size``, or by ``cursor`` and ``limit``."""
@@ -80,10 +89,10 @@ class ListQuery:
     priority: Annotated[int, between(-100, 100)] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
-    metadata: str | None = None  # key:value, several separated by commas
+    metadata: Annotated[str, _METADATA] | None = None
     page: Annotated[int, between(1, 1_000_000)] | None = None
     size: Annotated[int, between(1, 250)] | None = None
-    cursor: Annotated[str, text(1, 100)] | None = None
+    cursor: Annotated[str, _CURSOR] | None = None
     limit: Annotated[int, between(1, 250)] | None = None
 
 

@@ -6,10 +6,13 @@ there is a limit to their number, and stopping means draining.
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Final
 
 import trio
 from hypercorn.config import Config
@@ -22,7 +25,14 @@ from .connection import Connection, Shared
 from .plain import Lane, NoLane
 from .settings import ServerConfig
 
+ACCEPTED_TOGETHER: Final = 64
 logger = logging.getLogger("ringback.server")
+
+RETRY_S: Final = 0.1  # pause before one more look whether a connection can be accepted
+SPARED_S: Final = 0.5  # a connection that has waited for less may be about to say something
+ROOM_SHARE: Final = 0.05  # of all connections, closed at once: each look at them costs
+TELL_AGAIN_S: Final = 60.0  # while there are no descriptors, the log says so this often
+SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 @asynccontextmanager
@@ -86,8 +96,8 @@ class _Server:
             context=WorkerContext(max_requests=None),
             state=ConnectionState({}),
         )
-        # When full we stop accepting. Idle connections end within keep_alive_s, so who waits in
-        # the backlog is served soon; closing at once would turn a flood into errors for everyone.
+        # When full we stop accepting, and close who has long been idle, so who waits in the backlog
+        # is served soon; closing what is new would turn a flood into errors for everyone.
         self.room = trio.Semaphore(config.connections_max)
 
     async def run(
@@ -111,7 +121,7 @@ class _Server:
         listeners: Sequence[trio.SocketListener],
         scope: trio.CancelScope,
     ) -> None:
-        capped = [_CappedListener(listener, self.room) for listener in listeners]
+        capped = [_CappedListener(listener, self.room, self._close_idle) for listener in listeners]
         async with trio.open_nursery() as connections:
             accept = partial(trio.serve_listeners, handler_nursery=connections)
             async with trio.open_nursery() as accepting:
@@ -123,6 +133,14 @@ class _Server:
             await self.shared.context.terminated.set()  # and hypercorn closes after them
             for connection in self.shared.connections:
                 connections.start_soon(connection.drain)
+
+    def _close_idle(self) -> None:
+        """Close some of the connections that wait for a request, those that have waited longest."""
+        connections = self.shared.connections
+        idle = [one for one in connections if one.idle_s() >= SPARED_S]
+        idle.sort(key=Connection.idle_s, reverse=True)
+        for one in idle[: 1 + int(ROOM_SHARE * len(connections))]:
+            one.give_up()
 
     async def _handle(self, stream: trio.SocketStream) -> None:  # noqa: ASYNC910  # after an error
         """The guard: whatever goes wrong in a connection ends this connection only."""
@@ -142,19 +160,79 @@ async def _cancel_when(trigger: Callable[[], Awaitable[object]], scope: trio.Can
 
 
 class _CappedListener(trio.abc.Listener[trio.SocketStream]):
-    """Accepts only while there is room. Who serves the connection gives the room back."""
+    """Accepts only while there is room, and has room made while somebody waits. Who serves the
+    connection gives the room back."""
 
-    def __init__(self, listener: trio.SocketListener, room: trio.Semaphore) -> None:
+    def __init__(
+        self,
+        listener: trio.SocketListener,
+        room: trio.Semaphore,
+        make_room: Callable[[], None],
+    ) -> None:
         self._listener = listener
         self._room = room
+        self._make_room = make_room
+        self._told_at = -TELL_AGAIN_S
+        self._more = 0  # how many may still be accepted in this turn
 
     async def accept(self) -> trio.SocketStream:
-        await self._room.acquire()
+        """The next connection. Those that came together are accepted in one turn of Trio's loop:
+        with one in each turn, a busy server, whose turns take long, would leave clients waiting in
+        the backlog for many seconds."""
+        self._more -= 1
+        if self._more >= 0 and (accepted := self._accept_now()) is not None:
+            return accepted
+        await self._take_room()
         try:
-            return await self._listener.accept()
+            accepted = await self._accept()
         except BaseException:
             self._room.release()
             raise
+        self._more = ACCEPTED_TOGETHER - 1
+        return accepted
+
+    def _accept_now(self) -> trio.SocketStream | None:
+        try:
+            self._room.acquire_nowait()
+        except trio.WouldBlock:
+            return None
+        ours = self._listener.socket  # non-blocking; Trio's own accept() ends the turn
+        listening = socket.socket(ours.family, ours.type, ours.proto, ours.fileno())
+        try:
+            accepted, _ = listening.accept()
+        except OSError:  # nobody waits; what else it may be, is found out at the next turn
+            self._room.release()
+            return None
+        finally:
+            listening.detach()
+        return trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+
+    async def _take_room(self) -> None:
+        while self._room.value == 0:
+            await trio.lowlevel.wait_readable(self._listener.socket)
+            self._make_room()
+            with trio.move_on_after(RETRY_S):
+                await self._room.acquire()
+                return
+        await self._room.acquire()
+
+    async def _accept(self) -> trio.SocketStream:
+        """Trio would log a traceback ten times a second while there are no descriptors."""
+        while True:
+            try:
+                return await self._listener.accept()
+            except OSError as error:
+                if error.errno not in SHORTAGES:
+                    raise
+                self._tell(error)
+            self._make_room()
+            await trio.sleep(RETRY_S)
+
+    def _tell(self, error: OSError) -> None:
+        now = trio.current_time()
+        if now - self._told_at >= TELL_AGAIN_S:
+            self._told_at = now
+            logger.warning("no connection can be accepted: %s", error.strerror)
 
     async def aclose(self) -> None:
         await self._listener.aclose()

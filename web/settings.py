@@ -70,7 +70,10 @@ class ServerConfig:
     host: str = attrs.field(default="127.0.0.1", metadata={"doc": "address to listen on"})
     port: int = attrs.field(default=8080, metadata={"doc": "port to listen on; 0 is any free one"})
     backlog: int = _limit(4096, "connections the kernel keeps until they are accepted")
-    connections_max: int = _limit(10_000, "open connections; more wait in the kernel's backlog")
+    connections_max: int = _limit(
+        10_000,
+        "open connections; when there are so many, those idle longest make room and others wait in the kernel's backlog",
+    )
     keep_alive_s: float = _limit(5.0, "how long a connection may wait for its next request")
     headers_timeout_s: float = _limit(5.0, "time for the line and headers of a request, in all")
     body_timeout_s: float = _limit(60.0, "time for the body of a request, in all")

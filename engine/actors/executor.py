@@ -47,7 +47,7 @@ from .slots import CallSlots
 
 _ERROR_MAX = 1_000  # characters of a crash that are kept
 _CUT_OFF = Answer(error_class=ErrorClass.INTERRUPTED, error="the server stopped")
-_ENDLESS = Answer(error_class=ErrorClass.CRASHED, error="the call did not end at its timeout")
+_ENDLESS = Answer(error_class=ErrorClass.TIMEOUT, error="the call did not end at its timeout")
 
 
 class InFlight:

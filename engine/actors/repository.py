@@ -37,6 +37,7 @@ from engine.ports.store import Store
 from .mailbox import Inbox, Reply
 
 _CONFLICT_TRIES = 5
+_TRUSTED_AFTER_S = 2.0  # without trouble
 _log = logging.getLogger("ringback.repository")
 
 
@@ -79,7 +80,8 @@ class Repository:
         self._config = config
         self._announce = announce
         self.commits = 0
-        self.store_error: StoreUnavailable | None = None  # what the last transaction met
+        self.store_error: StoreUnavailable | None = None  # what transactions have met of late
+        self._failed_at = 0.0
 
     async def run(self, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         """Serve until the inbox ends. It outlives cancellation, because those who are being
@@ -146,11 +148,15 @@ class Repository:
         raise StoreUnavailable("others keep changing the same tasks")
 
     def _note(self, error: StoreUnavailable | None) -> None:
-        if error is not None and self.store_error is None:
-            _log.error("the store does not answer: %s", error)
-        if error is None and self.store_error is not None:
+        now = self._clock.monotonic()
+        if error is not None:
+            if self.store_error is None:
+                _log.error("the store does not answer: %s", error)
+            self.store_error, self._failed_at = error, now
+        # On a full disk, what only reads or writes little succeeds between what fails.
+        elif self.store_error is not None and now >= self._failed_at + _TRUSTED_AFTER_S:
             _log.warning("the store answers again")
-        self.store_error = error
+            self.store_error = None
 
     def _apply(
         self, requests: Sequence[RepositoryMessage], now: datetime, records: Records

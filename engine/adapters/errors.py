@@ -42,7 +42,7 @@ def sqlite_error(error: BaseException) -> StoreError | None:
     kind: type[StoreError] | None = None
     if code == sqlite3.SQLITE_FULL:
         kind = StoreFull
-    elif code in _DAMAGED:
+    elif code in _DAMAGED or str(error).startswith("Could not decode to UTF-8"):
         kind = StoreDamaged
     elif code in _MAY_PASS:
         kind = StoreUnavailable

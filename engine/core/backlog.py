@@ -117,7 +117,7 @@ class Backlog:
         return (
             self._missed
             or not (self._ready.complete and self._scheduled.known)
-            or any(side for one, side in self._aside.items() if one != destination)
+            or any(_may_hold(side) for one, side in self._aside.items() if one != destination)
             or any(self._places[key[2]][0].destination != destination for key in self._ready)
         )
 
@@ -129,7 +129,7 @@ class Backlog:
     @property
     def holds_back(self) -> bool:
         """Whether ready tasks wait for their destination."""
-        return any(not side.complete or side for side in self._aside.values())
+        return any(map(_may_hold, self._aside.values()))
 
     @property
     def drained(self) -> bool:
@@ -323,3 +323,8 @@ class Backlog:
             if self._reading is not None and not self._reading.shows(entry.destination):
                 self._late[entry.task_id] = entry
             self._add(entry, now)
+
+
+def _may_hold(side: Window) -> bool:
+    """Whether ready tasks are in it, or may be in the store."""
+    return len(side) > 0 or not side.complete

@@ -143,11 +143,18 @@ class Changes(Moves):
         advance(task, Trigger.DEQUEUE)
         if task.lane is Lane.RUN:
             raise NotTakeable(task.id, "its dispatch is auto, the engine's executors take it")
-        if task.wait is Wait.BLOCKED or task.due_at > self._now:
+        if not self._is_free(task):
             self._batch.show(task)
             raise NotTakeable(task.id, self._why_not_free(task))
         lease_end = self._now + timedelta(seconds=command.lease_s)
         return self.move(task, Trigger.DEQUEUE, expires_at=lease_end)
+
+    def _is_free(self, task: Task) -> bool:
+        """Whether nothing keeps a waiting task from being taken. One that has become ready stays
+        so when the clock is set back: the store gives it out as ready, again and again."""
+        return task.wait is Wait.READY or (
+            task.wait is not Wait.BLOCKED and task.due_at <= self._now
+        )
 
     def _why_not_free(self, task: Task) -> str:
         if task.wait is Wait.BLOCKED and task.spec.partition_key is not None:
@@ -168,8 +175,7 @@ class Changes(Moves):
 
     def _claim(self, command: Claim) -> Task:
         task = self._batch.task(command.task_id)
-        free = task.lane is Lane.RUN and task.wait is not Wait.BLOCKED and task.due_at <= self._now
-        if not free:
+        if task.lane is not Lane.RUN or not self._is_free(task):
             self._batch.show(task)
             raise ClaimLost(task.id)
         if task.status is Status.QUEUED:
@@ -298,12 +304,12 @@ class Changes(Moves):
         for task in map(self._batch.task, found):  # as it is now: one end may unblock another
             if task.status is Status.PENDING:
                 self.move(task, Trigger.LEASE_EXPIRED, reason="the client's lease ended")
+            elif task.status is not Status.PROCESSING:
+                self.move(task, Trigger.EXPIRE, reason="its deadline passed")
             elif task.id in command.in_flight:
                 self.put(task, expires_at=self._lease_end(task))
-            elif task.status is Status.PROCESSING:
-                self._lost(task, "the executor's lease ended")
             else:
-                self.move(task, Trigger.EXPIRE, reason="its deadline passed")
+                self._lost(task, "the executor's lease ended")
         return len(found)
 
     def _recover(self, command: Recover) -> int:

@@ -9,6 +9,9 @@ is held to ``unhealthy_limit`` attempts at once, so that the other executors sta
   running for longer count at once: a host that hangs must be found out before its attempts end.
 * when it has not given one good answer in the last ``breaker_window_s`` while others are served.
   Nobody can know yet whether it is dead. Alone it may use all executors: it is in nobody's way.
+
+Tasks that may be what ends the process stand for a destination of their own, ``SUSPECTS``, which
+is given one attempt at a time and nothing else is known of.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import attrs
 from engine.config import EngineConfig
 
 from .breaker import BreakerPolicy, BreakerState, Ending
-from .destination import Report, Track, Verdict
+from .destination import SUSPECTS, Report, Track, Verdict
 
 KNOWN_MAX = 10_000
 """Destinations that are remembered; of more than that, those are forgotten that rested longest."""
@@ -68,7 +71,12 @@ class LimitHold:
     unproven_s: float  # else it has not answered well in so long
 
 
-Hold: TypeAlias = BreakerHold | LimitHold
+@attrs.frozen
+class SuspectHold:
+    """A suspect is not handed out, because another one runs."""
+
+
+Hold: TypeAlias = BreakerHold | LimitHold | SuspectHold
 
 
 @attrs.frozen(kw_only=True)
@@ -117,6 +125,7 @@ class Destinations:
         self._seats: dict[Hashable, tuple[str, int]] = {}  # destination, and its breaker's ticket
         self._openings_due: list[tuple[float, str]] = []  # when a breaker admits one; a heap
         self._changed: dict[str, None] = {}
+        self._suspect_runs = False
         self._last = ""  # the destination that was called last, when, and when another one was
         self._last_at = self._other_at = float("-inf")
         self._openings = 0
@@ -137,6 +146,10 @@ class Destinations:
     def started(self, seat: Hashable, destination: str, now: float) -> None:
         """A task that goes there was handed out."""
         self.ended(seat, now, None)
+        if destination == SUSPECTS:
+            self._seats[seat] = (SUSPECTS, 0)
+            self._suspect_runs = True
+            return
         track = self._tracks.get(destination)
         if track is None:
             self._make_room()
@@ -152,6 +165,10 @@ class Destinations:
     def ended(self, seat: Hashable, now: float, report: Report | None) -> None:
         """The seat is free again. No report: nothing was sent from it, or nobody can tell."""
         destination, ticket = self._seats.pop(seat, ("", 0))
+        if destination == SUSPECTS:
+            self._suspect_runs = False
+            self._changed[SUSPECTS] = None
+            return
         track = self._tracks.get(destination)
         if track is None or track.running.pop(seat, None) is None:
             return
@@ -186,6 +203,8 @@ class Destinations:
 
     def admission(self, destination: str, others_wait: OthersWait, now: float) -> Admission:
         """Whether a task may be handed out that goes there."""
+        if destination == SUSPECTS:
+            return Admission.SHUT if self._suspect_runs else Admission.ROOM
         track = self._tracks.get(destination)
         if track is None:
             return Admission.ROOM
@@ -202,6 +221,8 @@ class Destinations:
 
     def hold(self, destination: str, others_wait: OthersWait, now: float) -> Hold | None:
         """Why a task that goes there is not handed out now, if that is so."""
+        if destination == SUSPECTS:
+            return SuspectHold() if self._suspect_runs else None
         track = self._tracks.get(destination)
         if track is None:
             return None

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import attrs
 
-from .destination import destination_of
+from .destination import queued_for
 from .task import Task, TaskId
 
 
@@ -29,12 +29,12 @@ class Entry:
     task_id: TaskId
     rank: int
     due_at: datetime
-    destination: str
+    destination: str  # as ``queued_for`` has it
 
 
 def entry_of(task: Task) -> Entry:
     """A task's entry."""
-    return Entry(task.id, task.rank, task.due_at, destination_of(task.spec.callback_url))
+    return Entry(task.id, task.rank, task.due_at, queued_for(task))
 
 
 @attrs.frozen

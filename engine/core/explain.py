@@ -11,7 +11,7 @@ import attrs
 
 from .breaker import BreakerState
 from .destination import destination_of
-from .destinations import BreakerHold, Hold
+from .destinations import BreakerHold, Hold, LimitHold, SuspectHold
 from .lifecycle import ENDED
 from .outcome import UNCOUNTED_PAUSE_S
 from .retry import backoff_s
@@ -34,6 +34,7 @@ class Cause(enum.StrEnum):
     OWN_FAULT = "repeating_after_own_fault"
     STOPPING = "engine_stopping"
     STORE_TROUBLE = "store_unavailable"
+    SUSPECT = "suspect"
     BREAKER_OPEN = "breaker_open"
     DESTINATION_LIMIT = "destination_limit"
     NO_EXECUTOR = "no_executor_free"
@@ -151,6 +152,13 @@ def _ready(task: Task, around: Situation) -> Explanation:
             "Its dispatch is manual: it waits for a client to dequeue and execute it.",
             {"dispatch": "manual"},
         )
+    if isinstance(around.hold, SuspectHold):
+        return Explanation(
+            Cause.SUSPECT,
+            f"Its last {task.recoveries} attempts were lost, so it may be what ends the server. "
+            "Such tasks run one at a time, and another one runs now.",
+            {"lostInARow": task.recoveries},
+        )
     if around.hold is not None:
         return _held(destination_of(task.spec.callback_url), around.hold, around.now)
     facts = {"executorsBusy": around.executors_busy, "executors": around.executors}
@@ -159,7 +167,7 @@ def _ready(task: Task, around: Situation) -> Explanation:
     return Explanation(Cause.NEXT, "It is about to be taken by a free executor.", facts)
 
 
-def _held(destination: str, hold: Hold, now: datetime) -> Explanation:
+def _held(destination: str, hold: BreakerHold | LimitHold, now: datetime) -> Explanation:
     if isinstance(hold, BreakerHold):
         return _behind_breaker(destination, hold, now)
     why = f"it has not answered well in the last {hold.unproven_s:g} s and others are served"

@@ -65,13 +65,30 @@ def string_map(most: int, longest: int) -> Rule:
 
     return Rule(
         broken,
-        {"maxProperties": most, "additionalProperties": {"type": "string", "maxLength": longest}},
+        {
+            "maxProperties": most,
+            "propertyNames": {"minLength": 1, "maxLength": 100},
+            "additionalProperties": {"type": "string", "maxLength": longest},
+        },
     )
 
 
+def items(fewest: int, most: int | None = None) -> Rule:
+    """A list of so many items."""
+
+    def broken(value: list[Any]) -> str | None:
+        if len(value) < fewest:
+            return f"must have at least {fewest} items, not {len(value)}"
+        if most is not None and len(value) > most:
+            return f"must have at most {most} items, not {len(value)}"
+        return None
+
+    return Rule(broken, {"minItems": fewest, **({} if most is None else {"maxItems": most})})
+
+
 # RFC 9110 §5.6.2 token; a value is visible ASCII with inner blanks (§5.5), so no CR, LF or NUL.
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?|")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_HEADER_VALUE = re.compile(r"([!-~]([ \t!-~]*[!-~])?)?")
 _OWN_HEADERS = frozenset(
     [
         "host",
@@ -96,7 +113,7 @@ _OWN_PREFIXES = ("webhook-", "x-task-", "proxy-")
 
 def _broken_header(name: str, value: str) -> str | None:
     lower = name.lower()
-    if not _TOKEN.fullmatch(name) or len(name) > 100:
+    if not _TOKEN.fullmatch(name):
         # Not shown: who writes a whole header there shows us its value, too.
         return 'has a name that is not a header name: write {"X-Name": "value"}'
     if lower in _OWN_HEADERS or lower.startswith(_OWN_PREFIXES):
@@ -116,10 +133,21 @@ def _broken_headers(value: Mapping[str, str]) -> str | None:
 
 HEADERS = Rule(
     _broken_headers,
-    {"maxProperties": 20, "additionalProperties": {"type": "string", "maxLength": 4096}},
+    {
+        "maxProperties": 20,
+        "propertyNames": {"pattern": f"^{_TOKEN.pattern}$"},
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": 4096,
+            "pattern": f"^{_HEADER_VALUE.pattern}$",
+        },
+    },
 )
 
-HTTP_URL = Rule(broken_url, {"format": "uri", "minLength": 1, "maxLength": URL_MAX})
+HTTP_URL = Rule(
+    broken_url,
+    {"format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://", "minLength": 1, "maxLength": URL_MAX},
+)
 
 
 def rules_of(annotation: Any) -> tuple[Rule, ...]:

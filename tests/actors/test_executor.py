@@ -261,7 +261,7 @@ async def test_a_call_that_does_not_end_at_its_timeout_is_cut(autojump_clock):
         await until(engine, [task_id], within_s=60)
         assert (await engine.get(task_id)).status is Status.COMPLETED
         cut, good = await engine.attempts(task_id)
-    assert (cut.result.error_class, cut.counted) == (ErrorClass.CRASHED, True)
+    assert (cut.result.error_class, cut.counted) == (ErrorClass.TIMEOUT, True)
     assert cut.result.error == "the call did not end at its timeout"
     assert good.number == 2
     assert [call.how for call in world.net.calls] == ["cut", "answered"]

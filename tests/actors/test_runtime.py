@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from engine.adapters.system import SystemClock, SystemIds
-from engine.core.commands import Claim, Created, IdempotencyKey
+from engine.core.commands import Claim, Created, IdempotencyKey, Recover
 from engine.core.explain import Cause
 from engine.core.outcome import Answer
 from engine.core.queries import Kept, TaskQuery
@@ -289,6 +289,7 @@ async def test_readiness_tells_of_store_trouble_and_of_its_end(autojump_clock):
             await engine.check_ready()
         world.store.fail_at = ()
         await submit_one(engine)
+        await trio.sleep(4)  # the sweeper's transactions succeed, too
         await engine.check_ready()
 
 
@@ -406,6 +407,29 @@ async def test_a_task_that_takes_the_process_down_again_and_again_is_given_up(au
         assert "3 attempts in a row were lost" in (task.reason or "")
         await world.check_books([task_id])
     assert len(world.net.calls) == 3
+
+
+async def test_suspects_run_one_at_a_time_beside_the_others(autojump_clock):
+    """What was lost twice may be what ends the process: it must take no other suspect with it."""
+    world = World(it=[After(5.0)])
+    suspects = await abandoned(world, *[URL] * 4)
+    await commit(world.store.inner, Recover("another", 100))
+    await commit(world.store.inner, *(Claim(i, "another") for i in suspects))
+    async with world.open(executors=4) as engine:
+        began = trio.current_time()
+        others = await submit(engine, *[URL] * 2)
+        await trio.sleep(1.0)
+        running = {task.id for task in await world.tasks() if task.status is Status.PROCESSING}
+        assert running >= set(others)
+        assert len(running & set(suspects)) == 1
+        waiting = next(i for i in suspects if i not in running)
+        assert (await engine.explain(waiting)).cause is Cause.SUSPECT
+        await until(engine, [*suspects, *others], within_s=30)
+        calls = [c for c in world.net.calls if c.task_id in suspects and c.began >= began]
+        assert len(calls) == 4
+        assert all(one.ended <= next_one.began for one, next_one in itertools.pairwise(calls))
+        assert {(await world.task(i)).status for i in suspects} == {Status.COMPLETED}
+        assert (await engine.stats()).destinations.known == 1
 
 
 async def test_a_store_shared_with_others_is_not_recovered_but_leases_end(autojump_clock):

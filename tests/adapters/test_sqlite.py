@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -188,6 +189,7 @@ async def test_a_newer_database_is_refused(file: Path):
     migrate(url_of(file))
     with closing(sqlite3.connect(file)) as other, other:
         other.execute("UPDATE alembic_version SET version_num = '9999'")
+        other.execute("ALTER TABLE task RENAME COLUMN reason TO why")  # nobody knows what is in it
     await _refused(file, StoreError, "9999, made by a newer version")
     assert revisions(url_of(file)).current == "9999"
 
@@ -232,6 +234,52 @@ async def test_a_full_disk_refuses_writes_and_the_store_goes_on(file: Path):
         driver.execute(f"PRAGMA max_page_count = {pages + 500}")
         assert await write(store, inserts=huge, events=[an_event(huge[0])]) == 1
         assert len(await store.tasks(TaskQuery(), 100)) == 59
+
+
+CLOSE_WITHOUT_SPACE = """
+import resource, sys, trio
+from engine.adapters.storage import open_store
+from tests.support.builders import a_task, write
+
+async def main():
+    async with open_store(sys.argv[1]) as store:
+        await write(store, inserts=[a_task(n, payload="x" * 5000) for n in range(1, 60)])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+trio.run(main)
+"""
+
+
+def run_elsewhere(program: str, url: str) -> tuple[int, str]:
+    """How a program in a process of its own ends, and what it complains of."""
+    command = [sys.executable, "-c", program, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.slow
+async def test_closing_on_a_full_disk_leaves_everything_where_it_is(file: Path):
+    """The -wal file cannot be moved into the database: it stays, and nothing is lost or said."""
+    assert run_elsewhere(CLOSE_WITHOUT_SPACE, url_of(file)) == (0, "")
+    async with open_store(url_of(file)) as store:
+        assert len(await store.tasks(TaskQuery(), 100)) == 59
+
+
+async def test_a_file_that_was_cut_off_in_another_journal_mode_is_finished(file: Path):
+    """As one is that was killed while the file was made: only a writer can undo what is half done."""
+    async with open_store(url_of(file)) as store:
+        await write(store, inserts=[a_task(n, payload="x" * 5000) for n in range(1, 60)])
+    left = file.with_name("left.db")
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = delete")
+        other.execute("PRAGMA cache_size = 1")
+        other.execute("BEGIN")
+        other.execute("UPDATE task SET spec = '{}'")  # some of it is written now, and journalled
+        for suffix in ("", "-journal"):
+            shutil.copy(f"{file}{suffix}", f"{left}{suffix}")
+        other.rollback()
+    async with open_store(url_of(left)) as store:
+        assert await store.get(an_id(1)) == a_task(1, payload="x" * 5000)
 
 
 async def test_a_writer_elsewhere_is_trouble_that_may_pass(file: Path):

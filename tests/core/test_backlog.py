@@ -458,6 +458,16 @@ def test_it_knows_whether_others_wait(to: str) -> None:
     assert backlog.others_wait("a") is (to == "b")
 
 
+def test_others_may_wait_aside_where_it_does_not_know() -> None:
+    """All that is known of them has been picked; there may be more in the store."""
+    backlog = filled(entry("1"), entry("2", to="b"))
+    assert next_id(backlog, admit=FULL_A) == "2"
+    started(backlog)
+    read(backlog, page(entry("3", to="b")), Side("a", (entry("1"),), complete=False))
+    assert next_id(backlog, admit=ROOM_A) == "1"
+    assert backlog.others_wait("b")
+
+
 def test_others_may_wait_where_it_does_not_know() -> None:
     assert not filled(entry("1")).others_wait("a")
     assert endless(entry("1")).others_wait("a")

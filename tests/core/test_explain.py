@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 
 from engine.core.breaker import BreakerState
-from engine.core.destinations import BreakerHold, LimitHold
+from engine.core.destinations import BreakerHold, LimitHold, SuspectHold
 from engine.core.explain import Cause, Explanation, Situation, explain
 from engine.core.task import (
     CallbackResult,
@@ -210,3 +211,13 @@ def test_a_destination_that_is_held_tells_to_how_many_and_why(slow_s, why):
         f"http://127.0.0.1:9 is held to 20 attempts at once, because {why}; 20 run now."
     )
     assert found.facts == {"destination": "http://127.0.0.1:9", "limit": 20, "running": 20}
+
+
+def test_a_suspect_waits_for_the_one_that_runs():
+    found = explained(attrs.evolve(a_task(), recoveries=2), hold=SuspectHold())
+    assert found.cause is Cause.SUSPECT
+    assert found.sentence == (
+        "Its last 2 attempts were lost, so it may be what ends the server. Such tasks run one at a "
+        "time, and another one runs now."
+    )
+    assert found.facts == {"lostInARow": 2}

@@ -67,21 +67,27 @@ async def test_dead_and_hanging_callbacks_hold_up_nobody_beyond_their_own_slots(
             engine_and_receiver(10, breaker_ratio=2.0) as (engine, receiver),
             open_receiver() as hangman,
         ):
-            hanging = await submit(engine, f"{hangman.url}/hang", 5, timeout_s=4.0)
+            hanging = await submit(engine, f"{hangman.url}/hang", 5, timeout_s=600.0)
             refused = await submit(engine, nobody, 20)
             good = await submit(engine, f"{receiver.url}/slow?ms=50", 50)
-            await until_ended(engine, good + refused, within_s=3.5)  # half of the slots are enough
+            await until_ended(engine, good + refused, within_s=30.0)  # half of the slots are enough
             assert {(await engine.get(i)).status for i in hanging} == {Status.PROCESSING}
             assert {(await engine.get(i)).status for i in good} == {Status.COMPLETED}
             for task_id in refused:
                 (attempt,) = await engine.attempts(task_id)
                 assert attempt.result.error_class is ErrorClass.REFUSED
-            await until_ended(engine, hanging, within_s=10.0)
+            assert hangman.in_flight == 5
             for task_id in hanging:
+                await engine.cancel(task_id, in_flight=True)
+            too_slow = await submit(engine, f"{hangman.url}/hang", 5, timeout_s=0.5)
+            await until_ended(engine, too_slow, within_s=10.0)
+            for task_id in too_slow:
                 (attempt,) = await engine.attempts(task_id)
                 assert attempt.result.error_class is ErrorClass.TIMEOUT
-                assert attempt.duration_s == pytest.approx(4.0, abs=0.7)
-            assert hangman.in_flight == 0  # the connections were closed, too
+                assert 0.45 < attempt.duration_s < 5.0
+            with trio.fail_after(5):  # the connections were closed, too
+                while hangman.in_flight:  # noqa: ASYNC110 - it is not ours to signal
+                    await trio.sleep(0.01)
 
 
 async def test_a_cancel_in_flight_closes_the_connection():

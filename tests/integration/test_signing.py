@@ -12,7 +12,6 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from engine import EngineConfig, Method, RetryPolicy, Secret, Status, open_engine
 from engine.core.lifecycle import ENDED
 from tests.support.builders import a_spec
-from tests.support.cli import start
 from tests.support.server import running_server
 from web.cli import main
 from web.receiver import Receiver, open_receiver
@@ -71,8 +70,11 @@ async def test_a_server_signs_with_the_secrets_of_a_file_and_says_so(tmp_path: P
         said = server.out.read_text() + server.log()
         async with open_receiver(keep_requests=True) as receiver:
             options = ("--payload", '{"a":"ü"}', "--dispatch", "auto")
-            submitting = start("submit", f"{receiver.url}/good", *options, url=server.url)
-            task_id, _ = await trio.to_thread.run_sync(submitting.communicate)
+            submit = ["submit", f"{receiver.url}/good", *options]
+            client = CliRunner(env={"RINGBACK_URL": server.url})
+            done = await trio.to_thread.run_sync(client.invoke, main, submit)
+            assert done.exit_code == 0, done.output
+            task_id = done.stdout
             with trio.fail_after(20):
                 while not receiver.total:  # noqa: ASYNC110 - it is not ours to signal
                     await trio.sleep(0.02)

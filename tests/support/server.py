@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import attrs
 ROOT = Path(__file__).parent.parent.parent
 START_S = 20.0
 STOP_S = 45.0
+PROGRAM = (sys.executable, "-m", "web")
 LINE = "ringback: listening on "
 
 
@@ -62,19 +63,24 @@ class ServerProcess:
 
 @contextmanager
 def running_server(
-    place: Path, *arguments: str, port: int = 0, env: Mapping[str, str] | None = None
+    place: Path,
+    *arguments: str,
+    port: int = 0,
+    env: Mapping[str, str] | None = None,
+    program: Sequence[str] = PROGRAM,
 ) -> Iterator[ServerProcess]:
     """``ringback serve`` on a database in ``place``, stopped in the end by SIGTERM; if it then
     does not exit with 0, that is an error of the test, unless the test has ended it itself.
 
     Later ``arguments`` win, so ``--database`` and the like can be given. The same ``place`` twice
-    in a row is a restart. Blocks while starting and stopping, also in a Trio test.
+    in a row is a restart. Blocks while starting and stopping, also in a Trio test. ``program`` is
+    what gets ``serve`` and its options: Ringback, or something that ends up being it.
     """
     out, err = place / "server.out", place / "server.err"
     with out.open("wb") as stdout, err.open("ab") as stderr:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "web", "serve", "--port", str(port)),
+                *(*program, "serve", "--port", str(port)),
                 *("--database", f"sqlite:///{place}/ringback.db", *arguments),
             ],
             stdin=subprocess.DEVNULL,

@@ -327,16 +327,45 @@ async def check_as_a_process(url: str, *arguments: str, **env: str) -> Said:
     return Said(process.returncode, out, err)
 
 
-@pytest.mark.slow
-async def test_the_command_tells_in_plain_words_and_exits_with_1(tmp_path: Path) -> None:
-    file = tmp_path / "secret"
+async def check_everybody(place: Path) -> dict[str, Said]:
+    """The command against four receivers, side by side: it mostly waits."""
+    said: dict[str, Said] = {}
+
+    async def note(name: str, url: str, *arguments: str, **env: str) -> None:
+        said[name] = await check_as_a_process(url, *arguments, **env)
+
+    file, trusted, authority = place / "secret", place / "trusted.pem", trustme.CA()
     file.write_text(TEXT + "\n")
-    async with raw_server(answers(accepts_all)) as server:
-        said = await check_as_a_process(server.url, "--secret", f"@{file}")
-    assert said.code == 1
-    assert said.err.startswith("Up to 7 real calls to http://127.0.0.1:")
-    assert f'a task named "{TASK_NAME}", signed, key id {SECRET.key_id}' in said.err
-    rows = said.out.splitlines()
+    authority.cert_pem.write_to_path(str(trusted))
+    refuses = answers(lambda _headers, _body: 500, body=b"\x1b[2Jgone")
+    async with (
+        raw_server(answers(accepts_all)) as takes_all,
+        raw_server(answers(Good(TEXT))) as good,
+        tls_server(answers(Good(TEXT)), authority.issue_cert("127.0.0.1")) as good_by_tls,
+        raw_server(refuses) as rude,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(note, "takes all", takes_all.url, "--secret", f"@{file}")
+        signing = partial(note, "good", good.url, "--json", RINGBACK_SIGNING_SECRETS=TEXT)
+        nursery.start_soon(signing)
+        trusting = partial(note, "good by TLS", good_by_tls, "--secret", TEXT)
+        nursery.start_soon(partial(trusting, SSL_CERT_FILE=str(trusted)))
+        nursery.start_soon(note, "rude", rude.url)
+    return said
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
+    return trio.run(check_everybody, tmp_path_factory.mktemp("check"))
+
+
+@pytest.mark.slow
+def test_the_command_tells_in_plain_words_and_exits_with_1(said: dict[str, Said]) -> None:
+    told = said["takes all"]
+    assert told.code == 1
+    assert told.err.startswith("Up to 7 real calls to http://127.0.0.1:")
+    assert f'a task named "{TASK_NAME}", signed, key id {SECRET.key_id}' in told.err
+    rows = told.out.splitlines()
     at = next(place for place, row in enumerate(rows) if "a wrong signature" in row)
     assert rows[at].startswith("fail ")
     assert rows[at].endswith("accepted with 200: it accepts forged calls")
@@ -344,37 +373,31 @@ async def test_the_command_tells_in_plain_words_and_exits_with_1(tmp_path: Path)
         "→ verify the signature before anything else, and answer 401 if it is wrong"
     )
     assert rows[-1] == "4 ok, 1 to think about, 2 to mend"
-    assert "\x1b" not in said.out
-    assert TEXT not in said.out + said.err
+    assert "\x1b" not in told.out
+    assert TEXT not in told.out + told.err
 
 
 @pytest.mark.slow
-async def test_the_command_speaks_json_and_exits_with_0_when_all_is_well() -> None:
-    async with raw_server(answers(Good(TEXT))) as server:
-        said = await check_as_a_process(server.url, "--json", RINGBACK_SIGNING_SECRETS=TEXT)
-    assert said.code == 0, said
-    found = lines(said.out)
+def test_the_command_speaks_json_and_exits_with_0_when_all_is_well(said: dict[str, Said]) -> None:
+    told = said["good"]
+    assert told.code == 0, told
+    found = lines(told.out)
     assert [(line["probe"], line["verdict"]) for line in found] == list(ALL_OK.items())
     assert [line["statusCode"] for line in found] == [200, 200, 200, 401, 401, 401, 200]
     assert all(line["milliseconds"] > 0 and line["advice"] is None for line in found)
 
 
 @pytest.mark.slow
-async def test_a_receiver_with_a_certificate_of_an_authority_of_ones_own_passes(
-    tmp_path: Path,
+def test_a_receiver_with_a_certificate_of_an_authority_of_ones_own_passes(
+    said: dict[str, Said],
 ) -> None:
-    authority, trusted = trustme.CA(), tmp_path / "trusted.pem"
-    authority.cert_pem.write_to_path(str(trusted))
-    async with tls_server(answers(Good(TEXT)), authority.issue_cert("127.0.0.1")) as url:
-        said = await check_as_a_process(url, "--secret", TEXT, SSL_CERT_FILE=str(trusted))
-    assert said.code == 0, said
-    assert said.out.endswith("\n7 ok\n")
+    told = said["good by TLS"]
+    assert told.code == 0, told
+    assert told.out.endswith("\n7 ok\n")
 
 
 @pytest.mark.slow
-async def test_words_of_the_receiver_cannot_steer_the_terminal() -> None:
-    refuses = answers(lambda _headers, _body: 500, body=b"\x1b[2Jgone")
-    async with raw_server(refuses) as server:
-        said = await check_as_a_process(server.url)
-    assert said.code == 1
-    assert "refused with 500: \\x1b[2Jgone" in said.out
+def test_words_of_the_receiver_cannot_steer_the_terminal(said: dict[str, Said]) -> None:
+    told = said["rude"]
+    assert told.code == 1
+    assert "refused with 500: \\x1b[2Jgone" in told.out

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -252,12 +253,15 @@ def _on_a_terminal(site: Site, **env: str) -> str:
 
 def test_colours_are_for_terminals_and_not_where_they_are_unwanted(site: Site) -> None:
     site.submit("/good")
-    assert "\x1b[" in _on_a_terminal(site)
-    unwanted = _on_a_terminal(site, NO_COLOR="1")
+    process = site.start("list")
+    with ThreadPoolExecutor() as beside:  # each of them mostly starts
+        first = beside.submit(_on_a_terminal, site)
+        second = beside.submit(_on_a_terminal, site, NO_COLOR="1")
+        wanted, unwanted = first.result(), second.result()
+    piped, _ = process.communicate(timeout=10)
+    assert "\x1b[" in wanted
     assert UUID.search(unwanted)
     assert "\x1b" not in unwanted
-    process = site.start("list")
-    piped, _ = process.communicate(timeout=10)
     assert UUID.search(piped)
     assert "\x1b" not in piped
     assert "│" not in piped

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -22,37 +22,16 @@ import trio.testing
 from quart import Response, request, websocket
 from quart_trio import QuartTrio
 
+from tests.attack.bytes_corpus import CORPUS
+from tests.attack.bytes_websocket import FRAMES
+from tests.attack.bytes_wire import CREATE, HEALTHZ, HOST, STREAM, frame, upgrade
 from web.connection import LINGER_S
 from web.plain import Answer as PlainAnswer, Lane, NoLane, Plain, ReadBody
 from web.protocol import SEND_FRAMES
-from web.server import serve
+from web.server import SPARED_S, serve
 from web.settings import ServerConfig
 
-HOST = b"Host: test\r\n"
-HEALTHZ = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
 BIG = 16 * 1024 * 1024
-
-
-def upgrade(path: bytes, *extra: bytes) -> bytes:
-    return b"\r\n".join(
-        [
-            b"GET " + path + b" HTTP/1.1",
-            b"Host: test",
-            b"Connection: Upgrade",
-            b"Upgrade: websocket",
-            b"Sec-WebSocket-Version: 13",
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-            *extra,
-            b"\r\n",
-        ]
-    )
-
-
-def frame(payload: bytes, opcode: int = 1, *, fin: bool = True) -> bytes:
-    """A client's frame; its mask is all zeros."""
-    size = len(payload)
-    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size)
-    return bytes([(0x80 if fin else 0) | opcode]) + length + bytes(4) + payload
 
 
 def quart_app() -> QuartTrio:
@@ -64,6 +43,7 @@ def quart_app() -> QuartTrio:
         return "ok"
 
     @app.post("/echo")
+    @app.post(CREATE.decode())
     async def echo() -> dict[str, int]:
         return {"bytes": len(await request.get_data())}
 
@@ -81,6 +61,7 @@ def quart_app() -> QuartTrio:
         return Response("h11 refuses to send this status", status=101)
 
     @app.websocket("/echo")
+    @app.websocket(STREAM.decode())
     async def echo_websocket() -> None:
         await websocket.accept()
         while True:
@@ -115,7 +96,9 @@ class Express:
     async def answer(self, plain: Plain, read: ReadBody, /) -> PlainAnswer | None:
         if (plain.method, plain.path) == ("GET", b"/healthz"):
             body = b"ok"
-        elif (plain.method, plain.path) == ("POST", b"/echo"):
+        elif plain.length > BIG:
+            return PlainAnswer(413, [], b"")
+        elif plain.method == "POST" and plain.path in (b"/echo", CREATE):
             body = b'{"bytes":%d}\n' % len(await read())
         elif plain.path == b"/big":
             body = bytes(BIG)
@@ -150,6 +133,13 @@ class Client:
     async def receive(self) -> bytes:
         with trio.fail_after(5):
             return bytes(await self.stream.receive_some())
+
+    async def some(self) -> bytes:
+        """What comes next; nothing at the end, however it comes."""
+        try:
+            return bytes(await self.stream.receive_some())
+        except trio.BrokenResourceError:
+            return b""
 
     async def head(self) -> Answer:
         while b"\r\n\r\n" not in self.buffer:
@@ -301,6 +291,39 @@ async def test_who_does_not_want_to_be_kept_alive_is_closed_at_once(asked: bytes
 async def expect_ok_and_end(server: Running, asked: bytes) -> None:
     with trio.fail_after(3):
         assert (await server.exchange(asked)).endswith(b"\r\n\r\nok")
+
+
+@pytest.mark.parametrize("lane", [Express, NoLane])
+@pytest.mark.parametrize("behind", [b"\r\n", HEALTHZ, b"x" * 100_000])
+async def test_what_comes_behind_the_last_request_does_not_spoil_its_answer(
+    behind: bytes, lane: type[Lane]
+) -> None:
+    """It may be done by then: a 400 would say that it is not."""
+    asked = b"POST /echo HTTP/1.1\r\n%sConnection: close\r\nContent-Length: 3\r\n\r\nabc" % HOST
+    async with serving(express=lane()) as server:
+        answer = await server.exchange(asked + behind)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b'{"bytes":3}' in answer
+
+
+async def test_who_goes_on_talking_behind_the_last_request_is_answered() -> None:
+    async with serving() as server, server.client() as client:
+        await client.send(b"GET /slow?s=0.3 HTTP/1.1\r\n%sConnection: close\r\n\r\n" % HOST)
+        for _ in range(20):
+            await client.send(bytes(100_000))
+            await trio.sleep(0.01)
+        assert b"slow but done" in await client.rest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lane", [Express, NoLane])
+async def test_half_a_request_behind_another_has_the_time_for_headers(lane: type[Lane]) -> None:
+    times = {"keep_alive_s": 30, "headers_timeout_s": 0.3}
+    async with serving(express=lane(), **times) as server:
+        with trio.fail_after(3):
+            answer = await server.exchange(HEALTHZ + HEALTHZ[:20])
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"408"]
 
 
 async def test_our_direction_is_closed_before_the_client_closes_its_own() -> None:
@@ -691,14 +714,36 @@ async def test_a_client_that_never_reads_does_not_block_the_shutdown() -> None:
 async def test_more_connections_than_allowed_wait_for_room() -> None:
     async with serving(connections_max=2, keep_alive_s=30) as server:
         async with server.client() as first, server.client() as second, server.client() as third:
-            assert (await first.ask(HEALTHZ)).status == 200
-            assert (await second.ask(HEALTHZ)).status == 200
+            for client in (first, second):
+                await client.send(b"GET /slow?s=20 HTTP/1.1\r\n%s\r\n" % HOST)
             await third.send(HEALTHZ)
             with trio.move_on_after(0.2) as waited:
                 await third.head()
             assert waited.cancelled_caught
             await first.stream.aclose()
             assert (await third.answer()).status == 200
+
+
+@pytest.mark.slow
+async def test_who_has_been_idle_longest_makes_room_for_who_waits() -> None:
+    async with serving(connections_max=2, keep_alive_s=60) as server:
+        async with server.client() as first, server.client() as second, server.client() as third:
+            assert (await first.ask(HEALTHZ)).status == 200
+            await trio.sleep(0.05)
+            assert (await second.ask(HEALTHZ)).status == 200
+            assert (await third.ask(HEALTHZ)).status == 200
+            assert await first.rest() == b""
+            assert (await second.ask(HEALTHZ)).status == 200
+
+
+@pytest.mark.slow
+async def test_nobody_is_closed_for_being_idle_while_there_is_room() -> None:
+    async with serving(connections_max=3, keep_alive_s=60) as server:
+        async with server.client() as first, server.client() as second:
+            assert (await first.ask(HEALTHZ)).status == 200
+            assert (await second.ask(HEALTHZ)).status == 200
+            await trio.sleep(SPARED_S * 2)
+            assert (await first.ask(HEALTHZ)).status == 200
 
 
 @pytest.mark.parametrize("field", [f.name for f in attrs.fields(ServerConfig)[2:]])
@@ -911,7 +956,7 @@ async def test_the_grace_can_be_cut_short() -> None:
 
 PROGRAM = """
 import sys, trio
-from web.server import serve
+from web.server import SPARED_S, serve
 from web.settings import ServerConfig
 from web.signals import StopSignals
 
@@ -1017,164 +1062,9 @@ async def test_the_watchdog_lets_go_of_what_stopped_in_time() -> None:
 # --- whatever they send
 
 
-def get(*lines: bytes, line: bytes = b"GET /healthz HTTP/1.1") -> bytes:
-    return b"\r\n".join([line, b"Host: test", *lines, b"\r\n"])
-
-
-def post(body: bytes, *lines: bytes) -> bytes:
-    return get(*lines, line=b"POST /echo HTTP/1.1") + body
-
-
-CHUNKED = b"Transfer-Encoding: chunked"
-H2_UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: "
-H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-H2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
-
-CORPUS: dict[str, list[bytes]] = {
-    # not HTTP at all
-    "a lone NUL": [b"\0"],
-    "NULs": [bytes(10_000)],
-    "newlines": [b"\r\n" * 5_000],
-    "TLS hello": [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300)],
-    "SSH": [b"SSH-2.0-OpenSSH_9.6\r\n"],
-    "high bytes": [bytes(range(128, 256)) * 100],
-    "an endless line": [b"A" * 200_000],
-    "proxy protocol": [b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", HEALTHZ],
-    # request lines
-    "no version": [b"GET /healthz\r\n\r\n"],
-    "HTTP/9.9": [get(line=b"GET / HTTP/9.9")],
-    "two spaces": [get(line=b"GET  /healthz  HTTP/1.1")],
-    "NUL in the target": [get(line=b"GET /\0 HTTP/1.1")],
-    "no UTF-8 in the target": [get(line=b"GET /\xff\xfe HTTP/1.1")],
-    "no UTF-8 behind percent": [get(line=b"GET /%ff%fe%00 HTTP/1.1")],
-    "broken percent": [get(line=b"GET /%zz%1 HTTP/1.1")],
-    "unclosed IPv6": [get(line=b"GET http://[::1/healthz HTTP/1.1")],
-    "bad port": [get(line=b"GET http://a:b:c/ HTTP/1.1")],
-    "only a query": [get(line=b"GET ?x HTTP/1.1")],
-    "whole URL": [get(line=b"GET http://test/healthz HTTP/1.1")],
-    "asterisk": [get(line=b"OPTIONS * HTTP/1.1")],
-    "tabs in the line": [get(line=b"GET\t/healthz\tHTTP/1.1")],
-    "blank behind the version": [get(line=b"GET /healthz HTTP/1.1 ")],
-    "method in small letters": [get(line=b"get /healthz HTTP/1.1")],
-    "version in small letters": [get(line=b"GET /healthz http/1.1")],
-    "newline before the line": [b"\r\n" + HEALTHZ],
-    "fragment": [get(line=b"GET /healthz#x HTTP/1.1")],
-    "CONNECT": [get(line=b"CONNECT a:80 HTTP/1.1"), b"\0" * 100],
-    "TRACE": [get(line=b"TRACE /healthz HTTP/1.1")],
-    "strange method": [get(line=b"!#$%&'*+ /healthz HTTP/1.1")],
-    "dots": [get(line=b"GET /../../../../etc/passwd HTTP/1.1")],
-    "many slashes": [get(line=b"GET " + b"/" * 4000 + b" HTTP/1.1")],
-    # headers
-    "no host": [b"GET /healthz HTTP/1.1\r\n\r\n"],
-    "two hosts": [get(b"Host: other")],
-    "host is no host": [b"GET /healthz HTTP/1.1\r\nHost: [\r\n\r\n"],
-    "host with a path": [b"GET /healthz HTTP/1.1\r\nHost: a/b@c:99999999\r\n\r\n"],
-    "no colon": [get(b"Nothing")],
-    "space before the colon": [get(b"Content-Length : 3"), b"abc"],
-    "NUL in a value": [get(b"X: a\0b")],
-    "folded": [get(b"X: a\r\n b")],
-    "bare line feeds": [b"GET /healthz HTTP/1.1\nHost: test\n\n"],
-    "bare carriage return": [get(b"X: a\rY: b")],
-    "empty name": [get(b": a")],
-    "name that is no token": [get(b"X(y): a")],
-    "blank before the first header": [b"GET /healthz HTTP/1.1\r\n Host: test\r\n\r\n"],
-    "vertical tab in a value": [get(b"X: a\x0bb")],
-    "DEL in a value": [get(b"X: a\x7fb")],
-    "no ASCII in a value": [get(b"X: \xc5\xbe")],
-    "a header twice": [get(b"X: a", b"x: b")],
-    "keeps and closes": [get(b"Connection: keep-alive, close")],
-    "a thousand headers": [get(*[b"X: y"] * 1000)],
-    "headers without end": [b"GET / HTTP/1.1\r\n", *[b"X: " + b"y" * 1000 + b"\r\n"] * 100],
-    "header name of 60 KB": [get(b"X" * 60_000 + b": y")],
-    "expect something else": [post(b"", b"Expect: 200-maybe", b"Content-Length: 3")],
-    "continue, but no body": [post(b"", b"Expect: 100-continue", b"Content-Length: 3")],
-    # bodies and their length
-    "negative length": [post(b"", b"Content-Length: -1")],
-    "length with a plus": [post(b"abc", b"Content-Length: +3")],
-    "huge length": [post(b"abc", b"Content-Length: 99999999999999999999999999")],
-    "length in words": [post(b"", b"Content-Length: three")],
-    "two lengths": [post(b"abc", b"Content-Length: 3", b"Content-Length: 4")],
-    "same length twice": [post(b"abc", b"Content-Length: 3", b"Content-Length: 3")],
-    "same length twice in one": [post(b"abc", b"Content-Length: 3, 3")],
-    "length with zeros": [post(b"abc", b"Content-Length: 0003")],
-    "hexadecimal length": [post(b"abc", b"Content-Length: 0x3")],
-    "length of nothing": [post(b"abc", b"Content-Length:")],
-    "chunked and more": [post(b"0\r\n\r\n", b"Transfer-Encoding: chunked, chunked")],
-    "chunk extension": [post(b"1;a=b\r\nx\r\n0\r\n\r\n", CHUNKED)],
-    "chunks behind bare line feeds": [post(b"1\nx\n0\n\n", CHUNKED)],
-    "trailer": [post(b"0\r\nX: y\r\n\r\n", CHUNKED)],
-    "two lengths in one": [post(b"abc", b"Content-Length: 3, 4")],
-    "length and chunks": [post(b"0\r\n\r\nGET / HTTP/1.1\r\n", CHUNKED, b"Content-Length: 3")],
-    "chunked twice": [post(b"0\r\n\r\n", CHUNKED, CHUNKED)],
-    "chunked, maybe": [post(b"0\r\n\r\n", b"Transfer-Encoding: xchunked")],
-    "identity": [post(b"abc", b"Transfer-Encoding: identity, chunked")],
-    "chunk of garbage": [post(b"zz\r\n", CHUNKED)],
-    "negative chunk": [post(b"-1\r\n", CHUNKED)],
-    "huge chunk": [post(b"f" * 20 + b"\r\nabc", CHUNKED)],
-    "chunk size of 10 KB": [post(b"0" * 10_000, CHUNKED)],
-    "chunk longer than it says": [post(b"1\r\nabcdef\r\n", CHUNKED)],
-    "endless extension": [post(b"1;" + b"x" * 20_000, CHUNKED)],
-    "endless trailer": [post(b"0\r\n" + b"X: y\r\n" * 5_000, CHUNKED)],
-    "body behind GET": [get(b"Content-Length: 3"), b"abc" + HEALTHZ],
-    "half a body": [post(b"abc", b"Content-Length: 1000")],
-    "pipeline": [HEALTHZ * 200],
-    "pipeline with a bad end": [HEALTHZ * 3 + b"\0\0\0"],
-    # HTTP/2
-    "h2c": [get(H2_UPGRADE + b"AAMAAABkAAQAoAAAAAIAAAAA"), H2_PREFACE + H2_SETTINGS],
-    "h2c, not base64": [get(H2_UPGRADE + b"AAA")],
-    "h2c, empty": [get(H2_UPGRADE)],
-    "h2c, bad setting": [get(H2_UPGRADE + b"AAX_____AAQAAAAA")],
-    "h2c, no UTF-8": [get(H2_UPGRADE + b"AAMAAABk", line=b"GET /\xe9 HTTP/1.1")],
-    "h2c with a body": [post(b"abc", H2_UPGRADE + b"AAMAAABk", b"Content-Length: 3")],
-    "h2": [H2_PREFACE + H2_SETTINGS],
-    "h2 with a bad frame": [H2_PREFACE, b"\xff" * 100],
-    "half an h2 preface": [H2_PREFACE[:18]],
-    "h2 later": [HEALTHZ, H2_PREFACE],
-    # websockets
-    "frame with the upgrade": [upgrade(b"/echo") + frame(b"hi")],
-    "frame behind the upgrade": [upgrade(b"/echo"), frame(b"hi")],
-    "byte behind the upgrade": [upgrade(b"/echo"), b"\xff"],
-    "many behind the upgrade": [upgrade(b"/echo"), *[frame(b"hi")] * 20],
-    "close behind the upgrade": [upgrade(b"/echo"), frame(b"", 8)],
-    "request behind the upgrade": [upgrade(b"/echo"), HEALTHZ],
-    "upgrade of nothing": [upgrade(b"/nothing"), frame(b"hi")],
-    "upgrade of a page": [upgrade(b"/healthz")],
-    "upgrade without a key": [get(b"Connection: Upgrade", b"Upgrade: websocket")],
-    "upgrade with a bad key": [upgrade(b"/echo").replace(b"dGhl", b"\xff\xff\xff\xff")],
-    "upgrade by POST": [upgrade(b"/echo").replace(b"GET", b"POST")],
-    "upgrade in HTTP/1.0": [upgrade(b"/echo").replace(b"1.1", b"1.0")],
-    "upgrade of version 99": [upgrade(b"/echo").replace(b": 13", b": 99")],
-    "upgrade with a body": [upgrade(b"/echo", b"Content-Length: 3") + b"abc"],
-    "upgrade by a bad URL": [upgrade(b"http://[/echo")],
-    "upgrade with a bad extension": [upgrade(b"/echo", b"Sec-WebSocket-Extensions: ;=;,")],
-    "upgrade to a bad protocol": [upgrade(b"/echo", b"Sec-WebSocket-Protocol: \xff,,")],
-}
-
-FRAMES: dict[str, bytes] = {
-    "not masked": b"\x81\x02hi",
-    "reserved bits": b"\xf1\x80\0\0\0\0",
-    "unknown opcode": frame(b"hi", 3),
-    "no UTF-8": frame(b"\xff\xfe"),
-    "close code 0": frame(b"\0\0", 8),
-    "close of one byte": frame(b"\0", 8),
-    "close reason without UTF-8": frame(b"\x03\xe8\xff", 8),
-    "continuation of nothing": frame(b"hi", 0),
-    "ping in pieces": frame(b"hi", 9, fin=False),
-    "ping of 126": frame(bytes(126), 9),
-    "empty messages": frame(b"") * 100,
-    "pings": frame(b"x" * 125, 9) * 100,
-    "says it is 2^62 long": b"\x82\xff\x40\0\0\0\0\0\0\0\0\0\0\0" + bytes(9000),
-    "says it is -1 long": b"\x82\xff" + b"\xff" * 8 + bytes(4),
-    "endless fragments": frame(b"", 1, fin=False) + frame(b"x" * 100, 0, fin=False) * 100,
-    "compressed": frame(b"hi", 0x41),
-    "two closes": frame(b"\x03\xe8", 8) * 2,
-    "message after close": frame(b"\x03\xe8", 8) + frame(b"hi"),
-}
-
-
 async def expect_tasks(count: int) -> None:
     """All tasks but these end soon."""
-    with trio.fail_after(4):
+    with trio.fail_after(15):
         while trio.lowlevel.current_statistics().tasks_living > count:  # noqa: ASYNC110  # no event tells
             await trio.sleep(0.01)
 
@@ -1209,8 +1099,8 @@ class Hostile:
 async def test_whatever_they_send_the_server_goes_on(how: str, lane: type[Lane]) -> None:
     everyone = {name: Hostile(parts) for name, parts in CORPUS.items()}
     everyone |= {f"frame: {name}": Hostile([data], True) for name, data in FRAMES.items()}
-    assert len(everyone) > 100
-    times = {"keep_alive_s": 0.15, "headers_timeout_s": 0.15, "body_timeout_s": 0.15}
+    assert len(everyone) > 400
+    times = {"keep_alive_s": 1.5, "headers_timeout_s": 1.5, "body_timeout_s": 1.5}
     async with serving(express=lane(), **times, send_timeout_s=0.5) as server:
         base = trio.lowlevel.current_statistics().tasks_living
         async with trio.open_nursery() as nursery:
@@ -1240,19 +1130,18 @@ def statuses(answers: bytes) -> list[str]:
 
 
 async def answers_to_corpus(lane: Lane) -> dict[str, bytes]:
-    limits = {"keep_alive_s": 2, "headers_timeout_s": 0.5, "body_timeout_s": 0.5}
+    """To each sequence in one go: what comes first shall not depend on what runs beside."""
+    limits = {"keep_alive_s": 2, "headers_timeout_s": 2, "body_timeout_s": 5}
     async with serving(express=lane, **limits) as server:
         answers: dict[str, bytes] = {}
 
         async def ask(name: str, parts: list[bytes]) -> None:
             async with server.client() as client:
-                try:
-                    for part in parts:
-                        await client.send(part)
-                except trio.BrokenResourceError:
-                    pass
-                with trio.move_on_after(3):  # websockets stay open
-                    await client.rest()
+                with suppress(trio.BrokenResourceError):
+                    await client.send(b"".join(parts))
+                with trio.fail_after(30):  # all are closed by a limit, but for websockets
+                    while b"HTTP/1.1 101" not in client.buffer and (data := await client.some()):
+                        client.buffer += data
                 answers[name] = client.buffer
 
         async with trio.open_nursery() as nursery:

@@ -142,10 +142,21 @@ def serve(database: str, insecure_no_auth: bool, log_level: str, **settings: Any
 
 @click.command()
 @_database_option
-def migrate(database: str) -> None:
-    """Bring a database to the newest schema. ``serve`` does this by itself when it starts."""
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="go on with what is there, if `serve` refuses because tasks are missing or because the "
+    "database is another one",
+)
+def migrate(database: str, accept_loss: bool) -> None:
+    """Bring a database to the newest schema. ``serve`` does this by itself when it starts.
+
+    Beside the database, in FILE.lock, stands which one it is and how far it had come. If it turns
+    out to hold less, because a file was removed, damaged or replaced by an older backup, `serve`
+    starts only after --accept-loss. A backup that is taken elsewhere needs no FILE.lock.
+    """
     try:
-        found = migrate_database(database)
+        found = migrate_database(database, accept_loss=accept_loss)
     except (EngineError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     up_to_date = found.current == found.head

@@ -21,13 +21,23 @@ def operations_router(metrics: Metrics) -> Router:
     router = Router("operations")
 
     @router.add(
-        "GET", V1 + "/stats", "How the engine does", answers={200: StatsView}, problems=(406, 503)
+        "GET",
+        V1 + "/stats",
+        "How the engine does",
+        answers={200: StatsView},
+        problems=(406, 503),
+        always=True,
     )
     async def stats(call: Call) -> Reply:
         return Reply(body=stats_view(await call.engine.stats()))
 
     @router.add(
-        "GET", "/healthz", "Whether the process lives", needs=Scope.OPEN, answers={200: dict}
+        "GET",
+        "/healthz",
+        "Whether the process lives",
+        needs=Scope.OPEN,
+        answers={200: dict},
+        always=True,
     )
     async def healthz(_: Call) -> Reply:
         return _json({"status": "ok"})
@@ -39,12 +49,20 @@ def operations_router(metrics: Metrics) -> Router:
         needs=Scope.OPEN,
         answers={200: dict},
         problems=(503, 507),
+        always=True,
     )
     async def readyz(call: Call) -> Reply:
         await call.engine.check_ready()
         return _json({"status": "ready"})
 
-    @router.add("GET", "/metrics", "Prometheus metrics", answers={200: str}, problems=(503,))
+    @router.add(
+        "GET",
+        "/metrics",
+        "Prometheus metrics",
+        answers={200: str},
+        problems=(503,),
+        always=True,
+    )
     async def prometheus(call: Call) -> Reply:
         kind = "text/plain; version=0.0.4; charset=utf-8"
         return Reply(body=await metrics.render(call.engine), headers={"Content-Type": kind})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import attrs
 
 from engine import Created, IdempotencyKey, Kept, Status, Task, TaskSpec
 from engine.core.lifecycle import ENDED
-from engine.core.rules import Path
+from engine.core.rules import Path, items
 from engine.errors import InvalidTask
 from web.hops import HEADER as HOPS, hops_of
 from web.naming import camel
@@ -44,7 +45,7 @@ _BODY_PROBLEMS = (400, 406, 413, 415)
 class Batch:
     """Tasks to create together: all or none."""
 
-    tasks: list[TaskSpec]
+    tasks: Annotated[list[TaskSpec], items(1)]
 
 
 @router.add(
@@ -75,8 +76,8 @@ async def create(call: Call) -> Reply:
 )
 async def create_batch(call: Call) -> Reply:
     count, most = len(call.body.tasks), call.settings.batch_tasks_max
-    if not 1 <= count <= most:
-        raise invalid([("/tasks", f"must have 1 to {most} tasks, not {count}")])
+    if count > most:
+        raise invalid([("/tasks", f"must have at most {most} tasks, not {count}")])
     created = await _submit(call, call.body.tasks, lambda index: ("tasks", index))
     return Reply(
         status=201, body=BatchAccepted(tasks=_accepted(created)), headers=_replayed(created)

@@ -40,13 +40,14 @@ def revisions(url: str) -> Revisions:
     return Revisions(sqlite.revision(sqlite_path(url)), migrations.HEAD)
 
 
-def migrate(url: str) -> Revisions:
-    """Bring a database's tables up to date, as opening it does; tells what it had before. Blocks;
-    for the command line. Raises as opening it does."""
+def migrate(url: str, *, accept_loss: bool = False) -> Revisions:
+    """Bring a database's tables up to date, as opening it does; tells what it had before. With
+    ``accept_loss``, go on although it holds less than it is known to have held. Blocks; for the
+    command line. Raises as opening it does."""
     from . import sqlite
 
     before = revisions(url)
-    sqlite.migrate(sqlite_path(url))
+    sqlite.migrate(sqlite_path(url), accept_loss=accept_loss)
     return before
 
 

@@ -13,7 +13,7 @@ from sortedcontainers import SortedDict, SortedSet
 
 from engine.core.batch import WriteSet
 from engine.core.commands import StoredAnswer
-from engine.core.destination import destination_of
+from engine.core.destination import queued_for
 from engine.core.entries import Entry, entry_of
 from engine.core.lifecycle import ENDED
 from engine.core.task import Attempt, Event, Lane, Status, Task, TaskId, Wait, evolved
@@ -69,8 +69,7 @@ class TaskRows:
         if task.lane is not None and task.wait is Wait.READY:
             found.append((self.ready[task.lane], (task.rank, task.id)))
             if task.lane is Lane.RUN:
-                destination = destination_of(task.spec.callback_url)
-                found.append((self.ready_at, (destination, task.rank, task.id)))
+                found.append((self.ready_at, (queued_for(task), task.rank, task.id)))
         if task.lane is not None and task.wait is Wait.SCHEDULED:
             found.append((self.scheduled[task.lane], (task.due_at, task.rank, task.id)))
         key = task.spec.partition_key

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any, TypeAlias
+from functools import lru_cache, wraps
+from typing import Any, TypeAlias, TypeVar
 
 from engine.adapters.codec import (
     decode_receipts,
     decode_result,
     decode_spec,
     encode_receipts,
+    encode_result,
+    encode_spec,
 )
 from engine.core.commands import IdempotencyKey, StoredAnswer
-from engine.core.destination import destination_of
+from engine.core.destination import queued_for
 from engine.core.lifecycle import ENDED
-from engine.core.task import Attempt, Event, Lane, Status, Task, Wait
+from engine.core.task import Attempt, CallbackResult, Event, Lane, Status, Task, TaskSpec, Wait
+from engine.errors import StoreDamaged, StoreRejected
 
 from .schema import archive, task as live
 
 Row: TypeAlias = tuple[Any, ...]
+T = TypeVar("T")
 
 TASK_COLUMNS = tuple(column.name for column in live.columns if column.name in archive.c)
 """The order in which ``task_from`` takes a row; an archived one has ``archived_at`` behind."""
@@ -28,6 +33,10 @@ TASK_COLUMNS = tuple(column.name for column in live.columns if column.name in ar
 FIXED = ("id", "name", "priority", "partition_key", "spec", "created_at")
 STATE_COLUMNS = tuple(name for name in TASK_COLUMNS if name not in FIXED)
 """What changes while the spec stays as it is."""
+
+_SEAL = '"crc32":"'
+"""The last member of a text, with the checksum of the text without it: databases do not notice a
+flipped bit in a URL or a payload."""
 
 HOLDS = "holds"
 BLOCKED = "blocked"
@@ -42,6 +51,19 @@ _TEXT: dict[object, str | None] = {
 """Plain strings: drivers take long to look through what only derives from them."""
 _LANE: dict[str | None, Lane | None] = {None: None, **{lane.value: lane for lane in Lane}}
 _WAIT: dict[str | None, Wait | None] = {None: None, **{wait.value: wait for wait in Wait}}
+
+
+def _damage_named(read: Callable[[Sequence[Any]], T]) -> Callable[[Sequence[Any]], T]:
+    """Whoever reads a row that we cannot have written is told which."""
+
+    @wraps(read)
+    def read_or_refuse(row: Sequence[Any]) -> T:
+        try:
+            return read(row)
+        except Exception as error:  # whatever a damaged byte leads to
+            raise StoreDamaged(f"the row of {row[0]!r} cannot be read: {error!r}") from error
+
+    return read_or_refuse
 
 
 def micros(moment: datetime) -> int:
@@ -63,6 +85,36 @@ def moment(value: int) -> datetime:
 
 def _moment(value: int | None) -> datetime | None:
     return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def spec_text(spec: TaskSpec) -> str:
+    """The column of a spec."""
+    return _sealed(encode_spec(spec))
+
+
+def result_text(result: CallbackResult | None) -> str | None:
+    """The column of a result."""
+    text = encode_result(result)
+    return None if text is None else _sealed(text)
+
+
+def _sealed(text: str) -> str:
+    comma = "," if len(text) > len("{}") else ""
+    try:
+        checksum = zlib.crc32(text.encode())
+    except UnicodeEncodeError as error:
+        raise StoreRejected(str(error)) from error
+    return f'{text[:-1]}{comma}{_SEAL}{checksum:08x}"}}'
+
+
+def _intact(text: str) -> str:
+    """The text; raises ``ValueError`` if it is not as it was written. Earlier versions wrote none
+    of our checksums."""
+    if text[-19:-10] == _SEAL:
+        content = text[:-19].removesuffix(",").encode()
+        if f"{zlib.crc32(b'}', zlib.crc32(content)):08x}" != text[-10:-2]:
+            raise ValueError("its checksum is wrong")
+    return text
 
 
 def turn_of(task: Task) -> str | None:
@@ -114,7 +166,7 @@ def task_row(task: Task, spec: str, result: str | None) -> Row:
 
 def live_row(task: Task, spec: str, result: str | None) -> Row:
     """The columns of a live task. The last follows from the spec, and is searched for."""
-    return (*task_row(task, spec, result), destination_of(task.spec.callback_url))
+    return (*task_row(task, spec, result), queued_for(task))
 
 
 def archived_row(task: Task, spec: str, result: str | None) -> Row:
@@ -123,11 +175,16 @@ def archived_row(task: Task, spec: str, result: str | None) -> Row:
     return (*task_row(task, spec, result), None if archived_at is None else micros(archived_at))
 
 
+def _result_from(text: str | None) -> CallbackResult | None:
+    return None if text is None else decode_result(_intact(text))
+
+
+@_damage_named
 def task_from(row: Sequence[Any]) -> Task:
     """The task of a row of ``TASK_COLUMNS``."""
     return Task(
         id=row[0],
-        spec=decode_spec(row[4], row[1], row[2], row[3]),
+        spec=decode_spec(_intact(row[4]), row[1], row[2], row[3]),
         status=_STATUS[row[5]],
         version=row[6],
         created_at=moment(row[7]),
@@ -143,7 +200,7 @@ def task_from(row: Sequence[Any]) -> Task:
         expires_at=_moment(row[18]),
         executed_at=_moment(row[19]),
         completed_at=_moment(row[20]),
-        result=decode_result(row[21]),
+        result=_result_from(row[21]),
         reason=row[22],
         archived_at=_moment(row[23]) if len(row) > 23 else None,
     )
@@ -164,6 +221,7 @@ def event_row(event: Event, seq: int, result: str | None) -> Row:
     )
 
 
+@_damage_named
 def event_from(row: Sequence[Any]) -> Event:
     """The event of a row, columns as in the table."""
     seq, at, task_id, name, from_status, to_status, attempt, reason, result = row
@@ -176,7 +234,7 @@ def event_from(row: Sequence[Any]) -> Event:
         to_status=_STATUS[to_status],
         attempt=attempt,
         reason=reason,
-        result=decode_result(result),
+        result=_result_from(result),
     )
 
 
@@ -195,10 +253,11 @@ def attempt_row(attempt: Attempt, result: str | None) -> Row:
     )
 
 
+@_damage_named
 def attempt_from(row: Sequence[Any]) -> Attempt:
     """The attempt of a row, columns as in the table."""
     task_id, number, started_at, finished_at, duration_s, method, url, counted, result = row
-    found = decode_result(result)
+    found = _result_from(result)
     assert found is not None  # noqa: S101  # the column is NOT NULL
     return Attempt(
         task_id=task_id,
@@ -223,6 +282,7 @@ def answer_row(answer: StoredAnswer) -> Row:
     )
 
 
+@_damage_named
 def answer_from(row: Sequence[Any]) -> StoredAnswer:
     """The answer of a row, columns as in the table."""
     key_hash, fingerprint, receipts, created_at = row

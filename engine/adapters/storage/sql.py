@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from engine.adapters.codec import encode_result, encode_spec
 from engine.core.batch import WriteSet
 from engine.core.commands import StoredAnswer
 from engine.core.entries import Entry
@@ -191,7 +190,7 @@ class SqlRecords:
             self._known.add_to_counts(deltas)
 
     def _insert(self, tasks: Sequence[Task], text_of: _ResultTexts) -> None:
-        texts = [encode_spec(task.spec) for task in tasks]
+        texts = [rows.spec_text(task.spec) for task in tasks]
         inserted = [
             rows.live_row(task, text, text_of(task.result))
             for task, text in zip(tasks, texts, strict=True)
@@ -206,7 +205,7 @@ class SqlRecords:
         for task, version in updates:
             text = self._known.text(task.id, task.spec)
             if text is None:
-                text = encode_spec(task.spec)
+                text = rows.spec_text(task.spec)
                 self._rewrite(task, version, text, text_of)
             else:
                 states.append((task.id, version, *rows.state_row(task, text_of(task.result))))
@@ -243,7 +242,7 @@ class SqlRecords:
         self._session.write(self._say.insert_metadata, labels)
 
     def _text(self, task: Task) -> str:
-        return self._known.text(task.id, task.spec) or encode_spec(task.spec)
+        return self._known.text(task.id, task.spec) or rows.spec_text(task.spec)
 
     # -- removing ----------------------------------------------------------------------------
 
@@ -308,5 +307,5 @@ class _ResultTexts:
     def __call__(self, result: CallbackResult | None) -> str | None:
         key = id(result)
         if key not in self._texts:
-            self._texts[key] = encode_result(result)
+            self._texts[key] = rows.result_text(result)
         return self._texts[key]

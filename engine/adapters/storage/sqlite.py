@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+import attrs
 import sqlalchemy as sa
 import trio
 
@@ -16,6 +17,7 @@ from engine.adapters.threads import ThreadRunSync
 from engine.core.batch import Records
 from engine.core.queries import TaskQuery
 from engine.core.task import Attempt, Event, Status, Task, TaskId
+from engine.errors import StoreUnavailable
 from engine.ports.run_sync import RunSync
 from engine.ports.store import Store, StoreCapabilities
 
@@ -24,14 +26,19 @@ from .known import Known
 from .session import Session
 from .sql import SqlRecords, load_counts
 from .sqlite_file import (
-    check_content,
-    check_header,
-    closing,
+    check_complete,
     connected,
+    create_private,
+    driver_of,
+    finishing,
+    inspect,
     locked,
+    noted,
     opening,
     our_errors,
+    revision as revision_of,
 )
+from .sqlite_mark import Mark, Noted
 
 R = TypeVar("R")
 
@@ -46,9 +53,18 @@ class SqliteStore:
 
     capabilities = StoreCapabilities(durable=True, exclusive=True)
 
-    def __init__(self, run_write: RunSync, writer: sa.Connection, readers: Readers) -> None:
+    def __init__(
+        self,
+        run_write: RunSync,
+        writer: sa.Connection,
+        readers: Readers,
+        committed: Callable[[int | None], None] = lambda _seq: None,
+    ) -> None:
+        """``committed`` is told the newest event after a commit, if it is known."""
         self._run_write = run_write
         self._writer = writer
+        self._committed = committed
+        self._path = Path(writer.engine.url.database or "")
         self._known = Known()
         self._idle = list(readers)
         self._turns = trio.CapacityLimiter(len(readers))
@@ -61,11 +77,13 @@ class SqliteStore:
 
         def transaction() -> R:
             try:
-                with our_errors(), self._writer.begin():
-                    return work(SqlRecords(Session(self._writer, sqlite_error), self._known))
+                with our_errors(self._path), self._writer.begin():
+                    result = work(SqlRecords(Session(self._writer, sqlite_error), self._known))
             except BaseException:
                 self._known.clear()  # whether it was undone or, perhaps, not
                 raise
+            self._committed(self._known.last_seq)
+            return result
 
         return await self._run_write(transaction)
 
@@ -125,7 +143,7 @@ class SqliteStore:
             run, connection = self._idle.pop()
 
             def answer() -> R:
-                with our_errors():
+                with our_errors(self._path):
                     return question(Session(connection, sqlite_error))
 
             try:
@@ -142,34 +160,46 @@ async def open_sqlite_store(
     ``RunSync``. Raises ``StoreLocked``, ``StoreDamaged`` or ``StoreUnavailable``."""
     file = Path(path)
     run_write = make_run_sync()
-    with locked(file):
-        writer = await run_write(partial(_open_writer, file))
+    with locked(file) as mark:
+        writer = await run_write(partial(_open_writer, file, mark))
         readers: Readers = []
         try:
             for _ in range(READERS):
                 run = make_run_sync()
                 readers.append((run, await run(partial(_open_reader, file))))
-            yield SqliteStore(run_write, writer, readers)
+            yield SqliteStore(run_write, writer, readers, mark.committed)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT_S):
                 for run, connection in readers:
                     await run(connection.close)
-                await run_write(closing(writer))
+                await run_write(finishing(writer, mark))
 
 
-def _open_writer(path: Path) -> sa.Connection:
+def _open_writer(path: Path, mark: Mark, *, accept_loss: bool = False) -> sa.Connection:
     with opening(path):
-        check_header(path)
+        found = inspect(path)
+        if not accept_loss:
+            check_complete(found, mark)
+        create_private(path)
         connection = connected(path, "BEGIN IMMEDIATE")
         try:
-            check_content(path, connection)
-            connection.rollback()
             with connection.begin():
                 migrations.upgrade(connection)
+            _begin(mark, noted(driver_of(connection)), accept_loss=accept_loss)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def _begin(mark: Mark, now: Noted, *, accept_loss: bool) -> None:
+    """Note which database this is. That its newest events are on disk is not known yet: a process
+    that was killed may have left them to the system alone."""
+    known = None if accept_loss else mark.read()
+    try:
+        mark.begin(known or attrs.evolve(now, seq=0))
+    except OSError as error:
+        raise StoreUnavailable(f"its lock file cannot be written: {error.strerror}") from error
 
 
 def _open_reader(path: Path) -> sa.Connection:
@@ -177,19 +207,15 @@ def _open_reader(path: Path) -> sa.Connection:
         return connected(path, "BEGIN")
 
 
-def migrate(path: str) -> None:
-    """Make the file's tables those this code needs."""
+def migrate(path: str, *, accept_loss: bool = False) -> None:
+    """Make the file's tables those this code needs; with ``accept_loss``, whatever is missing."""
     file = Path(path)
-    with locked(file):
-        closing(_open_writer(file))()
+    with locked(file) as mark:
+        finishing(_open_writer(file, mark, accept_loss=accept_loss), mark)()
 
 
 def revision(path: str) -> str | None:
     """The revision of the file's tables; ``None`` if there are none, or no file."""
     file = Path(path)
-    if not file.exists():
-        return None
     with opening(file):
-        check_header(file)
-        with connected(file, "BEGIN") as connection:
-            return migrations.current(connection)
+        return revision_of(file)

@@ -1,0 +1,58 @@
+"""``python -m tests.murder disk``: a full disk costs refusals, never a task."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+import trio
+
+from tests.bars import Seen, say
+from tests.murder.disk_causes import Cause, PageLimit, SizeLimit, small_file_system
+from tests.murder.disk_run import Starved, starve
+
+READ_P95_S = 0.2
+
+
+@click.command()
+@click.option("--seconds", default=10.0, show_default=True, help="how long there is no space")
+@click.option("--record", is_flag=True, help="keep the results for the table of the bars")
+def command(seconds: float, record: bool) -> None:
+    """Fill the disk under a server, in every way there is here, and free it again."""
+    held = True
+    with tempfile.TemporaryDirectory(prefix="ringback-disk-") as folder, ExitStack() as mounted:
+        place = Path(folder)
+        for n, cause in enumerate(_causes(place, mounted)):
+            sys.stderr.write(f"{cause.name}\n")
+            run = place / f"run {n}"
+            run.mkdir()
+            seen = _seen(trio.run(starve, cause, run, seconds), seconds)
+            say(seen, record=record)
+            held = held and seen.held
+    sys.exit(not held)
+
+
+def _causes(place: Path, mounted: ExitStack) -> Iterator[Cause]:
+    yield PageLimit()
+    yield SizeLimit()
+    try:
+        yield mounted.enter_context(small_file_system(place / "small"))
+    except PermissionError as error:
+        sys.stderr.write(f"left out, a small file system: {error}\n")
+
+
+def _seen(found: Starved, seconds: float) -> Seen:
+    problems = found.problems()
+    if found.read_p95_s > READ_P95_S:
+        problems.append(f"GET p95 above {READ_P95_S * 1000:.0f} ms")
+    return Seen(
+        bar=f"disk full, {found.cause}",
+        tried=f"no space for {seconds:g} s under load",
+        seen="; ".join([str(found), *problems]),
+        held=not problems,
+        command=f"python -m tests.murder disk --seconds {seconds:g}",
+    )
