@@ -356,8 +356,10 @@ def look_everywhere(client: Client, task_ids: list[str]) -> None:
         *(f"{V1}/stats", "/metrics", "/openapi.json", "/docs", "/healthz"),
     ):
         assert client.ask("GET", path)[0] == 200, path
-    # Two seconds after the store's trouble, and a sweep: much less than this.
-    assert any(client.ask("GET", "/readyz")[0] == 200 or time.sleep(0.1) for _ in range(200))
+    deadline = time.monotonic() + 60  # it takes two seconds without trouble, and a sweep
+    while client.ask("GET", "/readyz")[0] != 200:
+        assert time.monotonic() < deadline
+        trio.run(trio.sleep, 0.05)
     client.stream(f"{V1}/events?after=0&snapshot=false")
     client.ask("POST", f"{V1}/dead-letters/redrive", {"limit": 3}, key=KEYS["admin"])
 
