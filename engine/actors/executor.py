@@ -222,13 +222,14 @@ async def _attempt(kit: ExecutorKit, caller: Caller, seat: _Seat, task: Task) ->
     kit.in_flight.enter(task, scope)
     try:
         with scope:
-            async with kit.slots:  # claims run ahead of calls
-                began = _Beginning(kit.clock.now(), kit.clock.monotonic())
-                # The caller keeps to the timeout. Should it not, the attempt must still end,
-                # because its lease is renewed as long as it is in flight.
-                limit_s = task.spec.timeout_s + kit.config.lease_margin_s
-                scope.deadline = trio.current_time() + limit_s
-                answer = await _call(kit, caller, task, began.at)
+            if _lease_lasts(task, kit.clock.now()):
+                async with kit.slots:  # claims run ahead of calls
+                    began = _Beginning(kit.clock.now(), kit.clock.monotonic())
+                    # The caller keeps to the timeout. Should it not, the attempt must still end,
+                    # because its lease is renewed as long as it is in flight.
+                    limit_s = task.spec.timeout_s + kit.config.lease_margin_s
+                    scope.deadline = trio.current_time() + limit_s
+                    answer = await _call(kit, caller, task, began.at)
         cut_off = False
     finally:
         kit.in_flight.called(task)
@@ -244,6 +245,12 @@ async def _attempt(kit: ExecutorKit, caller: Caller, seat: _Seat, task: Task) ->
                 await _store(kit, seat, result, cut_off=cut_off)  # noqa: ASYNC102 - its own shield
         finally:
             kit.in_flight.leave(task)
+
+
+def _lease_lasts(task: Task, now: datetime) -> bool:
+    """Whether the attempt is still ours. A store that answers a claim later than its lease ends may
+    have given the task to somebody else by then."""
+    return task.expires_at is None or now < task.expires_at
 
 
 @attrs.frozen

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,13 @@ from engine.core.destination import report_of
 from engine.core.entries import entry_of
 from engine.core.outcome import Answer
 from engine.core.task import ErrorClass, RetryPolicy, Status, Task
-from engine.errors import EngineStopping, IllegalTransition, StoreRejected, StoreUnavailable
+from engine.errors import (
+    ClaimLost,
+    EngineStopping,
+    IllegalTransition,
+    StoreRejected,
+    StoreUnavailable,
+)
 from engine.messages import Answerable, Next, QueueMessage, RepositoryMessage, Request
 from engine.ports.broker import Hint
 from tests.support.builders import a_task, an_id, creating
@@ -374,6 +381,23 @@ async def test_the_next_task_is_asked_for_before_the_result_is_stored_and_run_af
         second, stored = await desk.told()
         assert (second.task_id, world.net.order()) == (an_id(2), [an_id(1), an_id(2)])
         stored.answer(claimed(2))
+
+
+async def test_a_claim_that_is_answered_after_its_lease_is_given_up(autojump_clock):
+    world = World(it=[After(1.0)])
+    desk = Desk(world)
+    async with at_work(desk):
+        late = attrs.evolve(claimed(1), expires_at=world.clock.now())
+        finish, stored, question = await desk.work(late)
+        assert finish == never_began(late, "me")
+        assert (world.net.calls, question.report) == ([], None)
+        stored.fail(ClaimLost(an_id(1)))
+        in_time = attrs.evolve(claimed(2), expires_at=world.clock.now() + timedelta(seconds=1))
+        question.reply.answer(in_time)
+        finish, stored = await desk.told()
+        assert world.net.order() == [an_id(2)]
+        stored.answer(claimed(2))
+    assert desk.kit.in_flight.late_results == 0
 
 
 @pytest.mark.parametrize("first", ["the claim", "the failure"])

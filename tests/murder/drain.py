@@ -31,6 +31,7 @@ from tests.support.server import ServerProcess
 EXECUTORS: Final = 100
 SHORT: Final = 60  # of the callbacks in flight end within the grace, the others after it
 STALLED: Final = 50
+STALLED_WITHIN_S: Final = 1.0
 GRACE_S: Final = 2.0
 AFTER_GRACE_S: Final = 2.0  # what the end of the process may take beyond it
 COMMIT_S: Final = 0.25  # an answer that comes so shortly before the end of the grace may be late
@@ -137,7 +138,7 @@ class _Run:
                 long = [f"/slow?ms={LONG_MS}"] * (EXECUTORS - SHORT)
                 await self._create(server, short + long)
                 await self._until_in_flight(EXECUTORS)
-                self.held_up.append(held_up(self._port))
+                self.held_up.append(await self._stalled())
                 return await self._terminate(server, GRACE_S)
             finally:
                 watchers.__exit__(None, None, None)
@@ -208,6 +209,14 @@ class _Run:
         names = [task["name"] for task in tasks]
         self.history.accepted |= dict(zip(names, task_ids, strict=True))
         return task_ids
+
+    async def _stalled(self) -> int:
+        """How many watchers keep the server waiting, as soon as most of them do. On a slow machine
+        it may have dropped some by then."""
+        with trio.move_on_after(STALLED_WITHIN_S):
+            while held_up(self._port) < STALLED:  # noqa: ASYNC110 - another process
+                await trio.sleep(0.01)
+        return held_up(self._port)
 
     async def _until_in_flight(self, count: int) -> None:
         with Connection(self._callee.url) as connection, trio.fail_after(WAIT_S):

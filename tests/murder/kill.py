@@ -14,6 +14,7 @@ import click
 import trio
 
 from benchmarks import interrupted
+from engine.core.pace import pool_size
 from engine.core.task import ErrorClass
 from tests import bars
 from tests.murder.callee import open_callee
@@ -37,7 +38,7 @@ OPTIONS: Final = (
     *CALLEE_FAILS,
 )
 RULES: Final = Rules(
-    excuses=frozenset({ErrorClass.LOST, ErrorClass.CANCELLED}), repeats_max=EXECUTORS
+    excuses=frozenset({ErrorClass.LOST, ErrorClass.CANCELLED}), repeats_max=pool_size(EXECUTORS)
 )
 
 
