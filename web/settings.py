@@ -76,7 +76,7 @@ class ServerConfig:
     )
     keep_alive_s: float = _limit(5.0, "how long a connection may wait for its next request")
     headers_timeout_s: float = _limit(5.0, "time for the line and headers of a request, in all")
-    body_timeout_s: float = _limit(60.0, "time for the body of a request, in all")
+    body_timeout_s: float = _limit(20.0, "time for the body of a request, in all")
     send_timeout_s: float = _limit(5.0, "time a client may take to read 64 KiB")
     header_bytes_max: int = _limit(8192, "size of the line and headers of a request")
     websocket_message_bytes_max: int = _limit(4096, "size of a message from a websocket client")

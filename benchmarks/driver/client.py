@@ -10,14 +10,13 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from benchmarks.driver.loop import READ, WRITE, Loop
+from benchmarks.driver.loop import READ, WRITE, Loop, received
 from benchmarks.driver.wire import closes, cut, status_of
 
 OnAnswer: TypeAlias = Callable[[int, float, float, int, bytes], None]
 """Gets a request's number, when it began and ended, the status of its answer and the body."""
 
 CUT_OFF: Final = 0  # instead of a status: the connection ended before the answer
-_READ_BYTES: Final = 64 * 1024
 _CONNECT_TIMEOUT_S: Final = 5.0
 
 
@@ -156,12 +155,9 @@ class _Connection:
         if self._unsent:
             self._loop.want(self._sock, READ)
             self._send_rest()
-        try:
-            data = self._sock.recv(_READ_BYTES)
-        except BlockingIOError:
+        data = received(self._sock)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data or not self._busy:  # closed, or an answer that nobody asked for
             self._end()
             return

@@ -14,6 +14,17 @@ Handler: TypeAlias = Callable[[int], None]
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLIN | select.EPOLLOUT
 _STEP_S: Final = 0.001  # epoll counts in these, and rounds up; what is left is for select()
+_READ_BYTES: Final = 64 * 1024
+
+
+def received(sock: socket.socket) -> bytes | None:
+    """What has come in; ``b""`` at the end, however it came about; ``None`` if nothing has."""
+    try:
+        return sock.recv(_READ_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
 
 
 class Loop:

@@ -6,13 +6,10 @@ import socket
 from array import array
 from collections import deque
 from time import perf_counter
-from typing import Final
 
 from benchmarks.driver.books import Books
-from benchmarks.driver.loop import Loop
+from benchmarks.driver.loop import Loop, received
 from benchmarks.driver.wire import CALLED, called_for, closes, cut
-
-_READ_BYTES: Final = 16 * 1024
 
 
 class Receiver:
@@ -106,12 +103,9 @@ class _Caller:
         return True
 
     def _ready(self, _events: int) -> None:
-        try:
-            data = self._sock.recv(_READ_BYTES)
-        except BlockingIOError:
+        data = received(self._sock)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._close()
             return

@@ -42,7 +42,7 @@ class Size:
     bodies: int
     idle: int
     seconds: float  # for which who is closed comes back
-    body_timeout_s: float = 20.0  # less than the default, which is more than the bar allows
+    body_timeout_s: float = 20.0  # the default
 
     @property
     def connections(self) -> int:

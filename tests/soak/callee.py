@@ -8,12 +8,11 @@ from collections import deque
 from time import perf_counter
 from typing import Final
 
-from benchmarks.driver.loop import Loop
+from benchmarks.driver.loop import Loop, received
 from benchmarks.driver.wire import CALLED, called_for, closes, cut
 from tests.soak.ledger import Ledger
 from tests.soak.mix import BY_NAME, Kind
 
-_READ_BYTES: Final = 64 * 1024
 _NOT_YET: Final = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 _attempt = re.compile(rb"\r\nx-task-attempt: *(\d+)", re.IGNORECASE).search
 
@@ -91,12 +90,9 @@ class _Caller:
         return True
 
     def _ready(self, _events: int) -> None:
-        try:
-            data = self._sock.recv(_READ_BYTES)
-        except BlockingIOError:
+        data = received(self._sock)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._close()
             return

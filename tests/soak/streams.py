@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from benchmarks.driver.loop import Loop
+from benchmarks.driver.loop import Loop, received
 from benchmarks.watch_client import PATH, PONG, client_frame
 from benchmarks.watching import CLOSE, PING, TEXT, next_frame
 
-_READ_BYTES: Final = 256 * 1024
 _CONNECT_TIMEOUT_S: Final = 5.0
 _BACK: Final = 50  # events that a resuming watcher asks for again
 _STAY_S: Final = (0.5, 8.0)
@@ -58,12 +57,9 @@ class Watcher:
         self._close()
 
     def _ready(self, _events: int) -> None:
-        try:
-            data = self._sock.recv(_READ_BYTES)
-        except BlockingIOError:
+        data = received(self._sock)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._close()
             return
