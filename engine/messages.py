@@ -90,6 +90,6 @@ QueueMessage: TypeAlias = Next | Offered | Withdrawn | Refilled
 
 @attrs.frozen
 class Committed:
-    """To the status hub: these events are durable, in order of ``seq``."""
+    """To the status hub: these events are durable, in order of ``seq``. None: look yourself."""
 
     events: tuple[Event, ...]

@@ -236,6 +236,7 @@ class _Announcer:
 
     def lost_track(self) -> None:
         self.queue.lost_track()
+        self.hub.lost_track()
 
     def __call__(self, applied: Applied) -> None:
         hints: list[Hint] = []

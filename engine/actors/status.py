@@ -8,6 +8,7 @@ for every commit would leave no time for tasks. Nobody ever waits for a watcher.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -44,6 +45,7 @@ class StatusHub:
         self._stopping = False
         self._ended = False
         self._newest = 0  # everything up to here is durable
+        self._lost_track = False
 
     def __len__(self) -> int:
         return self._watchers
@@ -54,6 +56,13 @@ class StatusHub:
         self._newest = events[-1].seq
         with contextlib.suppress(Overloaded):
             self._inbox.tell(Committed(events))
+
+    def lost_track(self) -> None:
+        """A transaction failed, and may have become durable all the same: its events would else be
+        passed on with those of the next one."""
+        self._lost_track = True
+        with contextlib.suppress(Overloaded):  # then it is awake, and reads them anyway
+            self._inbox.tell(Committed(()))
 
     def add(self, wanted: EventFilter, *, lasting: bool = False) -> Watcher:
         """A watcher of everything after its ``after``; raises ``Overloaded`` if there are too many,
@@ -126,13 +135,17 @@ class StatusHub:
     async def _pass_on_what_comes(self) -> None:
         with contextlib.suppress(trio.EndOfChannel):
             while True:
-                committed = await self._inbox.receive()
-                await self._catch_up(committed.events[0].seq - 1)
-                await self._pass_on([e for e in committed.events if e.seq > self.last_seq])
+                events = (await self._inbox.receive()).events
+                if self._lost_track:
+                    self._lost_track = False
+                    await self._catch_up(math.inf)
+                if events:
+                    await self._catch_up(events[0].seq - 1)
+                    await self._pass_on([e for e in events if e.seq > self.last_seq])
                 if len(self._inbox) == 0:
                     await self._catch_up(self._newest)
 
-    async def _catch_up(self, seq: int) -> None:
+    async def _catch_up(self, seq: float) -> None:
         """Pass on what the inbox had no room for, up to ``seq``."""
         while self.last_seq < seq:
             try:

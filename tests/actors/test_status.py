@@ -325,6 +325,18 @@ async def test_a_watch_that_resumes_during_a_flood_misses_and_repeats_nothing(au
     assert {seqs[0] for seqs in collected} == {n * 10 + 1 for n in range(10)}
 
 
+async def test_events_of_a_commit_whose_fate_was_unknown_are_passed_on(autojump_clock):
+    """It took effect and is said to have failed: nobody tells the hub of it, and nothing follows."""
+    world = World()
+    async with world.open(sweep_interval_s=1000.0) as engine, engine.watch() as watch:
+        world.store.unknown_at = {world.store.transactions + 1}
+        with pytest.raises(StoreUnavailable):
+            await submit(engine, URL, URL, dispatch=Dispatch.MANUAL)
+        assert [event.seq for event in await seen(watch, 2)] == [1, 2]
+        await submit_one(engine, dispatch=Dispatch.MANUAL)
+        assert [event.seq for event in await seen(watch, 1)] == [3]
+
+
 async def test_events_that_are_gone_cannot_be_resumed_from(autojump_clock):
     world = World()
     async with world.open(event_retention_s=10.0, prune_interval_s=5.0) as engine:

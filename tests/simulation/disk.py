@@ -257,7 +257,8 @@ class _RunSync:
             seconds = self._luck.stream("store.stall").uniform(30.0, 120.0)
         if seconds:
             with self._process.waiting():
-                await trio.sleep(seconds)
+                with trio.move_on_after(seconds):
+                    await self._luck.calmed.wait()
 
 
 _BEGINNINGS = ("BEGIN IMMEDIATE", *(["BEGIN"] * READERS))

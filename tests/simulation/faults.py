@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 import attrs
+import trio
 
 from .goals import Goals
 
@@ -102,10 +103,15 @@ class Luck:
         self._goals = goals
         self._counts = counts
         self._streams = {kind: random.Random(f"{seed}:{kind}") for kind in KINDS}
-        self.calm = False  # whether nothing goes wrong any more
+        self.calmed = trio.Event()  # from then on nothing goes wrong any more
 
     def __repr__(self) -> str:
         return f"<Luck {'calm' if self.calm else sorted(self._faults.rates)}>"
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing goes wrong any more."""
+        return self.calmed.is_set()
 
     def strikes(self, kind: str, factor: float = 1.0) -> bool:
         """Whether this fault strikes now."""

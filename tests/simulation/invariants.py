@@ -476,8 +476,7 @@ class Books:
 
     def was_streamed(self, event: Event, last_seq: int) -> None:
         """A watcher has heard of this event. Raises ``Breach``."""
-        # The hub is not told of what an unknown commit wrote, and reads it with the next events.
-        if event.seq != last_seq + 1 and not last_seq < event.seq <= self.pruned + 1:
+        if event.seq != last_seq + 1:
             raise Breach(f"event {event.seq} was streamed after {last_seq}")
         if event.seq > len(self.events):
             raise Breach(f"event {event.seq} was streamed before it was durable")

@@ -330,7 +330,7 @@ class World:
     async def _come_to_rest(self, nursery: trio.Nursery) -> None:
         """Nothing goes wrong any more: then everything must end, and soon."""
         self.trace("calm")
-        self.luck.calm = True
+        self.luck.calmed.set()
         self.network.poison.clear()
         self.network.calm()
         self._set_clock(0.0)

@@ -166,6 +166,7 @@ class TroubledStore:
         self.capabilities = StoreCapabilities(durable=False, exclusive=True)
         self.transactions = 0
         self.fail_at: Collection[int] = ()  # these transactions fail, counted from 1
+        self.unknown_at: Collection[int] = ()  # these take effect, and are said to have failed
         self.error: Exception = StoreUnavailable("the disk is gone")
         self.down = False  # everything fails
         self.reads_down = False
@@ -191,7 +192,10 @@ class TroubledStore:
         await trio.lowlevel.checkpoint()
         if fails or self.down:
             raise self.error
-        return await self.inner.transact(work)
+        result = await self.inner.transact(work)
+        if self.transactions in self.unknown_at:
+            raise self.error
+        return result
 
     async def get(self, task_id: TaskId) -> Task | None:
         await self._read()
