@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -251,9 +252,11 @@ trio.run(main)
 
 
 def run_elsewhere(program: str, url: str) -> tuple[int, str]:
-    """How a program in a process of its own ends, and what it complains of."""
+    """How a program in a process of its own ends, and what it complains of. Without coverage, which
+    would complain that it cannot write either."""
     command = [sys.executable, "-c", program, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
     return done.returncode, done.stderr
 
 

@@ -361,7 +361,7 @@ class Books:
                 life.row.attempt == attempt and life.row.status == "Retrying"
             ):
                 raise Breach(f"task {task_id} is tried again, its budget is used up")
-        elif life.row.attempt == attempt:
+        elif life.row.attempt == attempt and life.row.status == "Failed":  # not retried since
             self._check_failure(life, last)
 
     def _check_failure(self, life: Life, last: Try) -> None:

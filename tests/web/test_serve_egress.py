@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trio
 from click.testing import CliRunner
 
 from tests.support.server import ServerProcess, running_server
@@ -25,7 +27,12 @@ def create(server: ServerProcess, url: str) -> tuple[int, Any]:
 
 
 def reach(server: ServerProcess) -> str:
-    (line,) = [line for line in server.out.read_text().splitlines() if "may go to" in line]
+    """What it says at its start, a moment after the line that says where it listens."""
+    deadline = time.monotonic() + 60
+    while not (lines := [s for s in server.out.read_text().splitlines() if "may go to" in s]):
+        assert time.monotonic() < deadline
+        trio.run(trio.sleep, 0.02)
+    (line,) = lines
     return line.removeprefix("ringback: callbacks may go to ")
 
 
