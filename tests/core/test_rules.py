@@ -12,6 +12,7 @@ from engine.core.rules import (
     HEADERS,
     Rule,
     between,
+    items,
     problems_of,
     rules_of,
     string_map,
@@ -189,3 +190,21 @@ def test_the_defaults_of_our_own_records_break_no_rule(record: Any) -> None:
     ]
     assert len(defaults) >= 3
     assert [default for rule, default in defaults if rule.broken(default)] == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (items(2, 3), [2, 2, None, None, 3]),
+        (items(1), [1, None, None, None, None]),
+    ],
+)
+def test_a_list_has_as_many_items_as_it_may(rule, said):
+    for length, limit in enumerate(said):
+        broken = rule.broken(["x"] * length)
+        if limit is None:
+            assert broken is None
+        else:
+            most = "at least" if length < limit else "at most"
+            assert broken == f"must have {most} {limit} items, not {length}"
+    assert rule.schema["minItems"] == said[0]
