@@ -16,6 +16,7 @@ from tests.murder.disk_causes import Cause, PageLimit, SizeLimit, small_file_sys
 from tests.murder.disk_run import Starved, starve
 
 READ_P95_S = 0.2
+SPINS_AT = 0.25  # of one processor, while nobody asks for anything
 
 
 @click.command()
@@ -49,6 +50,8 @@ def _seen(found: Starved, seconds: float) -> Seen:
     problems = found.problems()
     if found.read_p95_s > READ_P95_S:
         problems.append(f"GET p95 above {READ_P95_S * 1000:.0f} ms")
+    if found.cpu_share > SPINS_AT:
+        problems.append(f"used {found.cpu_share:.0%} of a processor for nothing")
     return Seen(
         bar=f"disk full, {found.cause}",
         tried=f"no space for {seconds:g} s under load",
