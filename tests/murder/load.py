@@ -24,7 +24,7 @@ CANCELLERS: Final = 2
 KEYS: Final = 20  # partition keys
 BATCH: Final = 5
 REPEATED: Final = 0.2  # of the creates with a key are sent twice although the first was answered
-REFUSED: Final = (429, 503)  # nothing was accepted
+REFUSED: Final = (408, 429, 503)  # nothing was accepted
 
 Client = Callable[[Connection], Awaitable[None]]
 

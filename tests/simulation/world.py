@@ -347,7 +347,18 @@ class World:
                 life = open_tasks[0]
                 raise Breach(f"{len(open_tasks)} tasks do not end; the first is {life.row}")
             await trio.sleep(1.0)
+        await self._until_idle(until)
         await self._roll_call()
+
+    async def _until_idle(self, until: float) -> None:
+        """A call whose attempt was lost may still last, until its timeout."""
+        server = self._server
+        assert server is not None
+        assert server.engine is not None
+        while len(server.engine._parts.in_flight):
+            if trio.current_time() > until:
+                raise Breach("executors are busy, and there is nothing to do")
+            await trio.sleep(1.0)
 
     def _fallen_due_in_s(self) -> float:
         """When the last of what waits for a moment of the clock will have come to it."""
@@ -364,8 +375,6 @@ class World:
         server = self._server
         assert server is not None
         assert server.engine is not None
-        if len(server.engine._parts.in_flight):
-            raise Breach("executors are busy, and there is nothing to do")
         specs = []
         for number in range(size):
             self.network.add(f"roll-{number}.example", 5.0)
