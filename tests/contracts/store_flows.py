@@ -23,6 +23,7 @@ from engine.core.commands import (
     Take,
     Update,
 )
+from engine.core.destination import SUSPECT_AFTER, SUSPECTS
 from engine.core.queries import Kept, TaskQuery
 from engine.core.task import Dispatch, Lane, Status, Task, Wait
 from engine.errors import ClaimLost, IdempotencyConflict, NotTakeable, StoreConflict, TaskNotFound
@@ -250,3 +251,23 @@ async def test_a_hundred_creates_share_a_transaction(store: Store):
     assert len(created.receipts) == 100
     found = await store.tasks(TaskQuery(), 200)
     assert [task.spec.name for task in found] == [f"n{n}" for n in range(100, 0, -1)]
+
+
+async def test_a_suspect_is_found_among_the_suspects_and_later_with_its_destination(store: Store):
+    """The store has to know it too: the queue reads there what it may hand out."""
+    await commit(store, creating(1, callback_url="http://a/", dispatch=Dispatch.AUTO))
+    for _ in range(SUSPECT_AFTER):
+        await claimed(store)
+        await commit(store, Recover("another", 10))
+    for destination, found in ((SUSPECTS, [an_id(1)]), ("http://a:80", [])):
+        wanted = Refill(Lane.RUN, 10, page=False, sides=(destination,), side_limit=10)
+        (reading,) = await commit(store, wanted)
+        assert [entry.task_id for entry in reading.sides[0].ready] == found
+    task = await claimed(store)
+    await commit(store, finishing(task, status_code=503), now=at(1))
+    (reading,) = await commit(
+        store,
+        Refill(Lane.RUN, 10, page=False, sides=("http://a:80",), side_limit=10),
+        now=at(1_000),
+    )
+    assert [entry.task_id for entry in reading.sides[0].ready] == [an_id(1)]

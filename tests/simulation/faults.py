@@ -23,7 +23,7 @@ CHANCES: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "net.shortage": (0.01, 0.2),  # no descriptor left for a socket
         "net.reset_before": (0.02, 0.3),  # the callee executes nothing
         "net.reset_after": (0.02, 0.3),  # … has executed it
-        "net.reset_kept": (0.05, 0.5),  # a connection that was kept ends as it is used again
+        "net.reset_kept": (0.3, 0.9),  # a connection that was kept ends as it is used again
         "net.silent": (0.02, 0.2),  # executed, and never answered
         "net.drip": (0.02, 0.3),
         "net.endless": (0.02, 0.2),

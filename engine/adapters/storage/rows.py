@@ -32,6 +32,7 @@ TASK_COLUMNS = tuple(column.name for column in live.columns if column.name in ar
 
 FIXED = ("id", "name", "priority", "partition_key", "spec", "created_at")
 STATE_COLUMNS = tuple(name for name in TASK_COLUMNS if name not in FIXED)
+CHANGED_COLUMNS = (*STATE_COLUMNS, "destination")
 """What changes while the spec stays as it is."""
 
 _SEAL = '"crc32":"'
@@ -146,6 +147,11 @@ def state_row(task: Task, result: str | None) -> Row:
         result,
         task.reason,
     )
+
+
+def changed_row(task: Task, result: str | None) -> Row:
+    """What an update writes: ``CHANGED_COLUMNS``. A task may become a suspect, or cease to be."""
+    return (*state_row(task, result), queued_for(task))
 
 
 def task_row(task: Task, spec: str, result: str | None) -> Row:

@@ -208,7 +208,7 @@ class SqlRecords:
                 text = rows.spec_text(task.spec)
                 self._rewrite(task, version, text, text_of)
             else:
-                states.append((task.id, version, *rows.state_row(task, text_of(task.result))))
+                states.append((task.id, version, *rows.changed_row(task, text_of(task.result))))
             self._known.note(task, text)
         if self._session.write(self._say.update_states, states) != len(states):
             raise StoreConflict("a task was changed by somebody else")

@@ -16,7 +16,7 @@ from sqlalchemy import bindparam
 from engine.core.task import Status
 
 from .many import Convert, Many, converter, given, inserting, many
-from .rows import BLOCKED, HOLDS, STATE_COLUMNS, TASK_COLUMNS
+from .rows import BLOCKED, CHANGED_COLUMNS, HOLDS, TASK_COLUMNS
 from .schema import (
     READY,
     READY_TO_RUN,
@@ -176,7 +176,7 @@ class Writes:
     insert_attempts: Many
     insert_metadata: Many
     insert_answers: Many
-    update_states: Many  # id and version as they must be, and ``STATE_COLUMNS``
+    update_states: Many  # id and version as they must be, and ``CHANGED_COLUMNS``
     delete_tasks: Many  # id and version as they must be
     add_to_counts: Many  # status and what to add
     count_events: Many  # the last event's number as it must be, and as it will be
@@ -185,7 +185,7 @@ class Writes:
 @lru_cache(maxsize=8)
 def writes(dialect: sa.Dialect) -> Writes:
     """Rendered once for each database opened."""
-    states = {name: task.c[name] for name in STATE_COLUMNS}
+    states = {name: task.c[name] for name in CHANGED_COLUMNS}
     changed = given("changed", known_id=task.c.id, known_version=task.c.version, **states)
     update = (
         sa.update(task)
