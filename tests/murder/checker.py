@@ -36,7 +36,7 @@ class Rules:
 
     excuses: frozenset[ErrorClass]  # attempts that may be repeated although nobody refused them
     recoveries_max: int = 3
-    repeats_max: int = 125  # per cut: calls in flight, and answers that are not stored yet
+    repeats_max: int = 100  # per cut: one for each executor
     in_order: bool = True  # the callee was always there to see calls in their order
     on_its_way_s: float = 1.0  # a call may wait so long before the callee reads it
     commit_s: float = 1.0  # so long before a cut an answer may have come and not be durable yet

@@ -20,6 +20,7 @@ from engine.adapters.brokers.local import LocalBroker
 from engine.adapters.http import HttpCallbackNet
 from engine.adapters.system import SystemIds
 from engine.config import EngineConfig
+from engine.core.pace import pool_size
 from engine.core.task import Dispatch, TaskSpec
 from engine.errors import (
     CursorExpired,
@@ -656,7 +657,7 @@ class World:
 
 def _seats(config: EngineConfig) -> int:
     """How many executors there may be: a quarter more than calls, whose claims run ahead."""
-    return config.executors + config.executors // 4
+    return pool_size(config.executors)
 
 
 def _settings(rng: random.Random, length_s: float) -> EngineConfig:
