@@ -69,9 +69,9 @@ def closes(data: bytes, start: int, head_end: int) -> bool:
     return b"connection: close" in data[start:head_end].lower()
 
 
-def called_for(data: bytes, start: int, head_end: int) -> bytes:
+def called_for(head: bytes) -> bytes:
     """The task that a callback is for; empty if it does not say."""
-    found = _webhook_id(data, start, head_end)
+    found = _webhook_id(head)
     return found[1].rstrip() if found else b""
 
 
