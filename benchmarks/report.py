@@ -101,7 +101,7 @@ def table(figures: Sequence[Figure]) -> Table:
 
 
 def _cells(group: Sequence[Figure]) -> list[str]:
-    values = {figure.stat: _value(figure.value, figure.unit) for figure in group}
+    values = {figure.stat: value_text(figure.value, figure.unit) for figure in group}
     limited = [figure for figure in group if figure.limit is not None]
     measured = [values.get(stat, "") for stat in ("", *(f"p{p}" for p in PERCENTS))]
     if not limited:
@@ -118,7 +118,8 @@ def number(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _value(value: float, unit: str) -> str:
+def value_text(value: float, unit: str) -> str:
+    """For people: the number, and its unit if it has one."""
     return f"{number(value)} {unit}".rstrip()
 
 
@@ -127,7 +128,7 @@ def _limit(figure: Figure) -> str:
         return "none"
     sign = "≤" if figure.better == "lower" else "≥"
     named = f"{figure.stat} " if figure.stat else ""
-    return f"{named}{sign} {_value(figure.limit or 0.0, figure.unit)}"
+    return f"{named}{sign} {value_text(figure.limit or 0.0, figure.unit)}"
 
 
 def print_table(figures: Sequence[Figure]) -> None:

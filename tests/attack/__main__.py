@@ -10,9 +10,11 @@ import click
 
 ATTACKS: Final = (
     "bytes", "loris", "watchers", "storm", "descriptors",
-    "poison", "bomb", "herd", "overload", "schema", "secrets", "ssrf", "idempotent",
+    "poison", "bomb", "dead-host", "cancel-leak", "herd", "overload",
+    "schema", "secrets", "ssrf", "idempotent",
 )  # fmt: skip
-"""Each is the module ``tests.attack.NAME``, and in it the click command ``command``."""
+"""Each is the module ``tests.attack.NAME``, with ``_`` for ``-``, and in it the click command
+``command``."""
 
 
 class Attacks(click.Group):
@@ -26,7 +28,9 @@ class Attacks(click.Group):
         """The attack of that name."""
         if name not in ATTACKS:
             return super().get_command(ctx, name)
-        found: click.Command = importlib.import_module(f"tests.attack.{name}").command
+        found: click.Command = importlib.import_module(
+            f"tests.attack.{name.replace('-', '_')}"
+        ).command
         return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, NoReturn
 
@@ -12,6 +12,7 @@ import attrs
 import click
 
 from benchmarks import interrupted
+from benchmarks.report import Figure, value_text
 from tests.attack.target import AttackSucceeded
 from tests.bars import Seen, say
 
@@ -46,6 +47,17 @@ class Came:
             held=self.held,
             command=f"python -m tests.attack {name}",
         )
+
+
+def came_of(tried: str, figures: Sequence[Figure]) -> Came:
+    """What came of it, as the figures of a benchmark say it: those that have a limit."""
+    judged = [figure for figure in figures if figure.limit is not None]
+    said = {figure: f"{figure.what} {value_text(figure.value, figure.unit)}" for figure in judged}
+    return Came(
+        tried=tried,
+        seen=", ".join(said.values()),
+        misses=[text for figure, text in said.items() if not figure.met],
+    )
 
 
 def conclude(
