@@ -48,7 +48,8 @@ class Total:
         """In words."""
         broken = len(self.failures)
         return (
-            f"{broken} broke an invariant, {len(GOALS) - len(missing(self.goals))} of {len(GOALS)}"
+            f"{broken} broke an invariant, {self.counts['replayed']:,} run twice to the same hash,"
+            f" {len(GOALS) - len(missing(self.goals))} of {len(GOALS)}"
             f" goals reached; {self.virtual_s / 3600:,.0f} virtual hours, {self.faults:,} faults,"
             f" {self.counts['crashes']:,} crashes, {self.counts['calls']:,} callbacks"
         )
