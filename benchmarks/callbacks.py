@@ -20,7 +20,7 @@ async def measure(settings: Settings) -> list[Figure]:
     figures: list[Figure] = []
     results: list[Result] = []
     for milliseconds, goal in GOALS.items():
-        work = callbacks(milliseconds, 3.0 if settings.quick else 10.0)
+        work = callbacks(milliseconds, 3.0 if settings.quick else 8.0)
         result = await whole_way(work, settings)
         figures += _shares(f"{milliseconds} ms", work, result, goal)
         results.append(result)
