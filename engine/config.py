@@ -66,7 +66,7 @@ class EngineConfig:
     commit_batch: int = _limit(500, "commands in one transaction")
     dequeue_lease_s: float = _limit(300.0, "how long a dequeued task stays with its client")
     lease_margin_s: float = _limit(30.0, "lease of an attempt beyond its timeout")
-    recoveries_max: int = _limit(3, "attempts lost in a row before a task is parked as Failed")
+    recoveries_max: int = _limit(4, "attempts lost in a row before a task is parked as Failed")
     sweep_interval_s: float = _limit(1.0, "how often leases and deadlines are looked at")
     connect_timeout_s: float = _limit(5.0, "time a callback's connection may take")
     signing_secrets: tuple[Secret, ...] = attrs.field(

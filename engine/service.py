@@ -40,13 +40,13 @@ from .core.commands import (
     Take,
     Update,
 )
-from .core.destination import queued_for
 from .core.destinations import AllFigures
 from .core.egress import EgressPolicy
 from .core.explain import Explanation, Situation, explain
 from .core.lifecycle import ENDED, FINAL
 from .core.queries import Kept, TaskQuery
 from .core.rules import Path
+from .core.suspects import queued_for
 from .core.tally import AttemptFigures, Tally
 from .core.task import Attempt, Event, Lane, Status, Task, TaskId, TaskSpec
 from .errors import (

@@ -7,25 +7,16 @@ import enum
 from collections import deque
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import Final
 from urllib.parse import urlsplit
 
 import attrs
 
 from .breaker import Breaker, BreakerPolicy, Ending, ending_of
 from .outcome import Answer
-from .task import Task
 
 RECENT_MAX = 20
 """Ended attempts that say whether a destination answers well. So few, because a host that answered
 ten thousand calls in the last minute can still die now."""
-
-SUSPECT_AFTER: Final = 2
-"""After so many attempts lost in a row, a task is suspected of being what ends the process."""
-
-SUSPECTS: Final = "suspects"
-"""Stands for the destination of all suspects, wherever they go. One of them runs at a time: what
-does end the process then takes no other suspect with it, which would be parked for that."""
 
 _PORTS = {"http": 80, "https": 443}
 _ERROR_MAX = 200
@@ -42,13 +33,6 @@ def destination_of(url: str) -> str:
         return ""
     host = f"[{host}]" if ":" in host else host.removesuffix(".")
     return f"{parts.scheme}://{host}:{port}"
-
-
-def queued_for(task: Task) -> str:
-    """The destination whose turn a waiting task needs, or ``SUSPECTS``."""
-    if task.recoveries >= SUSPECT_AFTER:
-        return SUSPECTS
-    return destination_of(task.spec.callback_url)
 
 
 @attrs.frozen

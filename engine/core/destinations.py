@@ -10,8 +10,8 @@ is held to ``unhealthy_limit`` attempts at once, so that the other executors sta
 * when it has not given one good answer in the last ``breaker_window_s`` while others are served.
   Nobody can know yet whether it is dead. Alone it may use all executors: it is in nobody's way.
 
-Tasks that may be what ends the process stand for a destination of their own, ``SUSPECTS``, which
-is given one attempt at a time and nothing else is known of.
+Tasks that may be what ends the process wait in lines of their own (``suspects``), of which nothing
+else is known.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import attrs
 from engine.config import EngineConfig
 
 from .breaker import BreakerPolicy, BreakerState, Ending
-from .destination import SUSPECTS, Report, Track, Verdict
+from .destination import Report, Track, Verdict
+from .suspects import LINES, Suspects
 
 KNOWN_MAX = 10_000
 """Destinations that are remembered; of more than that, those are forgotten that rested longest."""
@@ -73,7 +74,9 @@ class LimitHold:
 
 @attrs.frozen
 class SuspectHold:
-    """A suspect is not handed out, because another one runs."""
+    """A suspect is not handed out, because of those that run."""
+
+    running: int
 
 
 Hold: TypeAlias = BreakerHold | LimitHold | SuspectHold
@@ -125,13 +128,13 @@ class Destinations:
         self._seats: dict[Hashable, tuple[str, int]] = {}  # destination, and its breaker's ticket
         self._openings_due: list[tuple[float, str]] = []  # when a breaker admits one; a heap
         self._changed: dict[str, None] = {}
-        self._suspect_runs = False
+        self._suspects = Suspects()
         self._last = ""  # the destination that was called last, when, and when another one was
         self._last_at = self._other_at = float("-inf")
         self._openings = 0
 
     def __repr__(self) -> str:
-        return f"<Destinations {len(self._tracks)} known, {len(self._seats)} attempts>"
+        return f"<Destinations {len(self._tracks)} known, {self.in_flight} attempts>"
 
     def __len__(self) -> int:
         return len(self._tracks)
@@ -139,16 +142,15 @@ class Destinations:
     @property
     def in_flight(self) -> int:
         """Attempts that were handed out and have not ended."""
-        return len(self._seats)
+        return len(self._seats) + len(self._suspects)
 
     # -- attempts ------------------------------------------------------------------------------
 
     def started(self, seat: Hashable, destination: str, now: float) -> None:
         """A task that goes there was handed out."""
         self.ended(seat, now, None)
-        if destination == SUSPECTS:
-            self._seats[seat] = (SUSPECTS, 0)
-            self._suspect_runs = True
+        if destination in LINES:
+            self._suspects.started(seat, destination)
             return
         track = self._tracks.get(destination)
         if track is None:
@@ -164,11 +166,10 @@ class Destinations:
 
     def ended(self, seat: Hashable, now: float, report: Report | None) -> None:
         """The seat is free again. No report: nothing was sent from it, or nobody can tell."""
-        destination, ticket = self._seats.pop(seat, ("", 0))
-        if destination == SUSPECTS:
-            self._suspect_runs = False
-            self._changed[SUSPECTS] = None
+        if self._suspects.ended(seat):
+            self._changed.update(dict.fromkeys(LINES))
             return
+        destination, ticket = self._seats.pop(seat, ("", 0))
         track = self._tracks.get(destination)
         if track is None or track.running.pop(seat, None) is None:
             return
@@ -203,8 +204,8 @@ class Destinations:
 
     def admission(self, destination: str, others_wait: OthersWait, now: float) -> Admission:
         """Whether a task may be handed out that goes there."""
-        if destination == SUSPECTS:
-            return Admission.SHUT if self._suspect_runs else Admission.ROOM
+        if destination in LINES:
+            return Admission.ROOM if self._suspects.may_run(destination) else Admission.SHUT
         track = self._tracks.get(destination)
         if track is None:
             return Admission.ROOM
@@ -221,8 +222,9 @@ class Destinations:
 
     def hold(self, destination: str, others_wait: OthersWait, now: float) -> Hold | None:
         """Why a task that goes there is not handed out now, if that is so."""
-        if destination == SUSPECTS:
-            return SuspectHold() if self._suspect_runs else None
+        if destination in LINES:
+            may_run = self._suspects.may_run(destination)
+            return None if may_run else SuspectHold(len(self._suspects))
         track = self._tracks.get(destination)
         if track is None:
             return None
@@ -304,7 +306,7 @@ class Destinations:
     ) -> bool:
         """Whether others run, ran of late, or are ready to run."""
         other_at = self._last_at if destination != self._last else self._other_at
-        others_run = len(self._seats) > len(track.running)
+        others_run = self.in_flight > len(track.running)
         of_late = other_at >= now - self._policy.window_s
         return others_run or of_late or others_wait(destination)
 

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import attrs
 
-from .destination import queued_for
+from .suspects import queued_for
 from .task import Task, TaskId
 
 

@@ -19,6 +19,7 @@ from engine.core.commands import Claim, Created, IdempotencyKey, Recover
 from engine.core.explain import Cause
 from engine.core.outcome import Answer
 from engine.core.queries import Kept, TaskQuery
+from engine.core.suspects import PRIME_AFTER, SUSPECT_AFTER, SUSPECTS_MAX
 from engine.core.task import Attempt, Dispatch, RetryPolicy, Status, TaskSpec
 from engine.errors import (
     EngineStopping,
@@ -396,7 +397,7 @@ async def test_more_than_one_round_of_orphans_is_recovered(autojump_clock):
 async def test_a_task_that_takes_the_process_down_again_and_again_is_given_up(autojump_clock):
     world = World()
     (task_id,) = await abandoned(world, HANGS, timeout_s=100.0)
-    for _ in range(2):
+    for _ in range(3):
         async with world.open(cleanup_timeout_s=0.1, grace_s=0.1) as engine:
             await until(engine, [task_id], Status.PROCESSING)
             world.store.down = True
@@ -404,17 +405,41 @@ async def test_a_task_that_takes_the_process_down_again_and_again_is_given_up(au
     async with world.open() as engine:
         task = await engine.get(task_id)
         assert task.status is Status.FAILED
-        assert "3 attempts in a row were lost" in (task.reason or "")
+        assert "4 attempts in a row were lost" in (task.reason or "")
         await world.check_books([task_id])
-    assert len(world.net.calls) == 3
+    assert len(world.net.calls) == 4
 
 
-async def test_suspects_run_one_at_a_time_beside_the_others(autojump_clock):
-    """What was lost twice may be what ends the process: it must take no other suspect with it."""
+async def lost_before(world: World, task_ids: list[str], times: int) -> None:
+    """The engine that is opened next is not the first that has lost these."""
+    for _ in range(times):
+        await commit(world.store.inner, Recover("nobody", 100))
+        await commit(world.store.inner, *(Claim(i, "another") for i in task_ids))
+
+
+async def test_a_few_suspects_run_at_once_beside_the_others(autojump_clock):
+    world = World(it=[After(5.0)])
+    numbers = range(1, SUSPECTS_MAX + 3)
+    suspects = [an_id(n) for n in numbers]
+    create = creating(*numbers, callback_url=URL, dispatch=Dispatch.AUTO)
+    await commit(world.store.inner, create)
+    await commit(world.store.inner, *(Claim(i, "another") for i in suspects))
+    await lost_before(world, suspects, SUSPECT_AFTER - 1)
+    async with world.open(executors=SUSPECTS_MAX + 10) as engine:
+        others = await submit(engine, *[URL] * 2)
+        await trio.sleep(1.0)
+        running = {task.id for task in await world.tasks() if task.status is Status.PROCESSING}
+        assert running >= set(others)
+        assert len(running & set(suspects)) == SUSPECTS_MAX
+        await until(engine, [*suspects, *others], within_s=30)
+        await world.check_books([*suspects, *others])
+
+
+async def test_prime_suspects_run_one_at_a_time_beside_the_others(autojump_clock):
+    """The next end of the process parks them: none must take another one with it."""
     world = World(it=[After(5.0)])
     suspects = await abandoned(world, *[URL] * 4)
-    await commit(world.store.inner, Recover("another", 100))
-    await commit(world.store.inner, *(Claim(i, "another") for i in suspects))
+    await lost_before(world, suspects, PRIME_AFTER - 1)
     async with world.open(executors=4) as engine:
         began = trio.current_time()
         others = await submit(engine, *[URL] * 2)

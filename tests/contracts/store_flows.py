@@ -23,8 +23,8 @@ from engine.core.commands import (
     Take,
     Update,
 )
-from engine.core.destination import SUSPECT_AFTER, SUSPECTS
 from engine.core.queries import Kept, TaskQuery
+from engine.core.suspects import LINES, PRIME_AFTER, SUSPECT_AFTER
 from engine.core.task import Dispatch, Lane, Status, Task, Wait
 from engine.errors import ClaimLost, IdempotencyConflict, NotTakeable, StoreConflict, TaskNotFound
 from engine.ports.store import Store
@@ -256,13 +256,17 @@ async def test_a_hundred_creates_share_a_transaction(store: Store):
 async def test_a_suspect_is_found_among_the_suspects_and_later_with_its_destination(store: Store):
     """The store has to know it too: the queue reads there what it may hand out."""
     await commit(store, creating(1, callback_url="http://a/", dispatch=Dispatch.AUTO))
-    for _ in range(SUSPECT_AFTER):
-        await claimed(store)
-        await commit(store, Recover("another", 10))
-    for destination, found in ((SUSPECTS, [an_id(1)]), ("http://a:80", [])):
-        wanted = Refill(Lane.RUN, 10, page=False, sides=(destination,), side_limit=10)
-        (reading,) = await commit(store, wanted)
-        assert [entry.task_id for entry in reading.sides[0].ready] == found
+    lines = ("http://a:80", *LINES)
+    for lost in range(PRIME_AFTER + 1):
+        mine = 0 if lost < SUSPECT_AFTER else 1 if lost < PRIME_AFTER else 2
+        for number, line in enumerate(lines):
+            wanted = Refill(Lane.RUN, 10, page=False, sides=(line,), side_limit=10)
+            (reading,) = await commit(store, wanted)
+            found = [entry.task_id for entry in reading.sides[0].ready]
+            assert found == ([an_id(1)] if number == mine else []), (lost, line)
+        if lost < PRIME_AFTER:
+            await claimed(store)
+            await commit(store, Recover("another", 10))
     task = await claimed(store)
     await commit(store, finishing(task, status_code=503), now=at(1))
     (reading,) = await commit(

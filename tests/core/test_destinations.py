@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
 from hypothesis import given, strategies as st
 
 from engine.config import EngineConfig
 from engine.core.breaker import BreakerState, Ending
-from engine.core.destination import (
-    SUSPECT_AFTER,
-    SUSPECTS,
-    Report,
-    destination_of,
-    queued_for,
-    report_of,
-)
+from engine.core.destination import Report, destination_of, report_of
 from engine.core.destinations import (
     KNOWN_MAX,
     LOOKED_AT_MAX,
@@ -24,11 +16,9 @@ from engine.core.destinations import (
     BreakerHold,
     Destinations,
     LimitHold,
-    SuspectHold,
 )
 from engine.core.outcome import Answer
 from engine.core.task import ErrorClass
-from tests.support.builders import a_task
 
 CONFIG = EngineConfig()
 A, B = "http://a:80", "http://b:80"
@@ -385,30 +375,3 @@ def test_if_all_are_busy_the_first_one_is_forgotten_all_the_same() -> None:
     rig.it.ended(seat, 0.0, FAILED)  # nobody knows of what any more
     assert rig.it.figures(0.0).known == 3
     assert "http://first:80" in rig.it.changed(0.0)  # whoever waits for it must look again
-
-
-# -- suspects ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("recoveries", "suspect"), [(0, False), (SUSPECT_AFTER - 1, False), (SUSPECT_AFTER, True)]
-)
-def test_who_was_lost_again_and_again_is_a_suspect(recoveries, suspect):
-    task = attrs.evolve(a_task(callback_url="http://a/it"), recoveries=recoveries)
-    assert queued_for(task) == (SUSPECTS if suspect else A)
-
-
-def test_one_suspect_runs_at_a_time_whatever_became_of_the_last():
-    rig = Rig()
-    for report in (None, FAILED, FINE, SLOW):
-        assert rig.most(0.0, SUSPECTS) == 1
-        seats = rig.start(1, SUSPECTS)
-        assert rig.admission(0.0, SUSPECTS) is SHUT
-        assert rig.it.hold(SUSPECTS, somebody_waits, 0.0) == SuspectHold()
-        assert rig.it.in_flight == 1
-        rig.it.changed(0.0)
-        rig.end(seats, report, 1.0)
-        assert rig.it.changed(1.0) == [SUSPECTS]
-        assert rig.it.hold(SUSPECTS, somebody_waits, 1.0) is None
-    assert rig.admission(0.0, A) is ROOM
-    assert rig.it.figures(1.0).known == 0

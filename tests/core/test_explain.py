@@ -213,11 +213,11 @@ def test_a_destination_that_is_held_tells_to_how_many_and_why(slow_s, why):
     assert found.facts == {"destination": "http://127.0.0.1:9", "limit": 20, "running": 20}
 
 
-def test_a_suspect_waits_for_the_one_that_runs():
-    found = explained(attrs.evolve(a_task(), recoveries=2), hold=SuspectHold())
+def test_a_suspect_waits_for_those_that_run():
+    found = explained(attrs.evolve(a_task(), recoveries=2), hold=SuspectHold(10))
     assert found.cause is Cause.SUSPECT
     assert found.sentence == (
-        "Its last 2 attempts were lost, so it may be what ends the server. Such tasks run one at a "
-        "time, and another one runs now."
+        "Its last 2 attempts were lost, so it may be what ends the server. At most 10 such tasks run "
+        "at once, and those with 3 lost attempts or more alone; 10 run now."
     )
-    assert found.facts == {"lostInARow": 2}
+    assert found.facts == {"lostInARow": 2, "running": 10}

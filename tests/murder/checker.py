@@ -35,7 +35,7 @@ class Rules:
     """What is allowed in this run."""
 
     excuses: frozenset[ErrorClass]  # attempts that may be repeated although nobody refused them
-    recoveries_max: int = 3
+    recoveries_max: int = 4
     repeats_max: int = 100  # per cut: one for each executor
     in_order: bool = True  # the callee was always there to see calls in their order
     on_its_way_s: float = 1.0  # a call may wait so long before the callee reads it

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -15,14 +15,13 @@ import attrs
 import click
 import trio
 
-from benchmarks import interrupted
 from benchmarks.load import Connection, request
 from engine.core.task import ErrorClass
 from tests import bars
 from tests.murder.callee import Callee, open_callee
 from tests.murder.checker import Report, Rules, check
 from tests.murder.history import Cut, Found, History
-from tests.murder.progress import tell
+from tests.murder.progress import run_in_new_place, tell
 from tests.murder.stalled import held_up, stalled_watchers
 from tests.murder.survey import API, follow, get, survey, until_ended
 from tests.murder.target import CALLEE_FAILS, free_port, integrity, open_server
@@ -230,12 +229,7 @@ class _Run:
 def command(rounds: int, record: bool) -> None:
     """SIGTERM with callbacks in flight and watchers that never read. Exit 1 if anything was lost,
     repeated or late."""
-
-    async def run() -> Drained:
-        with tempfile.TemporaryDirectory(prefix="ringback-drain-") as place:
-            return await drain(Path(place), rounds)
-
-    done = interrupted.run(run)
+    done = run_in_new_place("drain", partial(drain, rounds=rounds))
     tell(done.report.quote())
     held = done.is_whole() and done.in_time()
     bars.say(

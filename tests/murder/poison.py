@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,16 +15,15 @@ import attrs
 import click
 import trio
 
-from benchmarks import interrupted
 from benchmarks.load import Connection, CutOffError, request
 from tests import bars
-from tests.murder.progress import tell
+from tests.murder.progress import run_in_new_place, tell
 from tests.murder.survey import API, get
 from tests.murder.target import CALLEE_FAILS, free_port
 from tests.support.raw_server import Connection as Caller, answer, raw_server
 from tests.support.server import environment
 
-RECOVERIES_MAX: Final = 3
+RECOVERIES_MAX: Final = 4
 OTHERS: Final = 100
 CALL_S: Final = 0.1  # of the others: some are in flight whenever the server dies
 STARTS_MAX: Final = 20
@@ -157,12 +156,7 @@ def command(record: bool) -> None:
     """A task whose callback kills the server. Exit 1 if it is not parked, or others suffered."""
     held = True
     for bar, executors in (("crash poison, alone", 1), ("crash poison, others in flight", 100)):
-
-        async def run(executors: int = executors) -> Poisoned:
-            with tempfile.TemporaryDirectory(prefix="ringback-poison-") as place:
-                return await poison(Path(place), executors)
-
-        done = interrupted.run(run)
+        done = run_in_new_place("poison", partial(poison, executors=executors))
         others = ", ".join(f"{count} {status}" for status, count in done.others.items())
         bars.say(
             bars.Seen(

@@ -6,8 +6,8 @@ import os
 import random
 import signal
 import sys
-import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -16,7 +16,6 @@ import attrs
 import click
 import trio
 
-from benchmarks import interrupted
 from benchmarks.load import Connection
 from engine.core.task import ErrorClass, Status
 from tests import bars
@@ -24,7 +23,7 @@ from tests.murder.callee import open_callee
 from tests.murder.checker import Report, Rules, check
 from tests.murder.history import Cut, Found, History
 from tests.murder.load import Load
-from tests.murder.progress import tell
+from tests.murder.progress import run_in_new_place, seed_or_new, tell
 from tests.murder.survey import API, get, survey, until_ended
 from tests.murder.target import CALLEE_FAILS, integrity, open_server
 
@@ -141,14 +140,8 @@ async def _settle(url: str, load: Load) -> tuple[Found, dict[str, Any]]:
 def command(rounds: int, seed: int | None, record: bool) -> None:
     """SIGSTOP for longer than every lease, of the server and of the callee. Exit 1 if anything was
     lost, or a late result accepted."""
-    seed = random.SystemRandom().randrange(2**32) if seed is None else seed
-    tell(f"seed {seed}")
-
-    async def run() -> Stopped:
-        with tempfile.TemporaryDirectory(prefix="ringback-stop-") as place:
-            return await stop(Path(place), rounds, seed)
-
-    done = interrupted.run(run)
+    work = partial(stop, rounds=rounds, seed=seed_or_new(seed))
+    done = run_in_new_place("stop", work)
     tell(done.report.quote())
     bars.say(
         bars.Seen(

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.murder.kill import EXECUTORS, murder
+from tests.murder.kill import EXECUTORS, PATIENT_S, murder
 
 pytestmark = [pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(300)]
 
@@ -15,7 +15,7 @@ ROUNDS = 20
 
 async def test_a_server_that_is_killed_under_load_loses_nothing_it_accepted(tmp_path):
     seed = random.SystemRandom().randrange(2**32)
-    done = await murder(tmp_path, ROUNDS, seed, longest_s=1.0)
+    done = await murder(tmp_path, ROUNDS, seed, longest_s=1.0, stuck_s=PATIENT_S)
     assert not done.report.breaches, f"seed {seed}\n{done.report.quote()}"
     assert done.integrity == "ok"
     # The murder was one: kills found work on its way, and it went on after them.

@@ -14,5 +14,5 @@ async def test_a_task_that_kills_the_server_is_parked_and_the_others_complete(tm
     done = await poison(tmp_path, executors)
     assert done.kills == RECOVERIES_MAX
     assert done.status == "Failed"
-    assert done.reason == "3 attempts in a row were lost: the server stopped during the attempt"
+    assert done.reason == "4 attempts in a row were lost: the server stopped during the attempt"
     assert done.others == {"Completed": OTHERS}

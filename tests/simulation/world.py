@@ -45,6 +45,7 @@ _START: Final = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TURNS_MAX: Final = 50_000  # of Trio's loop without any time passing
 _COMMITS_MAX: Final = 20_000
+_STARTS_WITHIN_S: Final = 600.0  # once nothing goes wrong any more; drains and pauses take a while
 _TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _STEPS_S: Final = (-3600.0, -300.0, -1.0, 1.0, 300.0, 3600.0)
 _LONG_S: Final = 600.0  # a run in which the greatest of them make sense
@@ -336,7 +337,10 @@ class World:
         self.network.calm()
         self._set_clock(0.0)
         nursery.start_soon(self._clients.drive)
-        while self.serving is None or self.serving.draining:  # noqa: ASYNC110 - it costs no time
+        until = trio.current_time() + _STARTS_WITHIN_S
+        while self.serving is None or self.serving.draining:
+            if trio.current_time() > until:
+                raise Breach(f"no server is up within {_STARTS_WITHIN_S:g} s")
             await trio.sleep(0.5)
         lease_s = 10.0 + self.config.lease_margin_s  # the longest timeout of a task
         # Clock steps, schedules and leases may have put it off; from then on, two leases.
@@ -673,7 +677,7 @@ def _settings(rng: random.Random, length_s: float) -> EngineConfig:
         commit_batch=rng.choice([1, 3, 500]),
         dequeue_lease_s=rng.choice([5.0, 60.0, 300.0]),
         lease_margin_s=rng.choice([5.0, 30.0]),
-        recoveries_max=rng.choice([2, 3]),
+        recoveries_max=rng.choice([2, 3, 4]),
         sweep_interval_s=max(rng.choice([1.0, 3.0]), length_s / 30),
         prune_interval_s=max(60.0, length_s / 20),
         answer_bytes_max=rng.choice([100, 64 * 1024]),

@@ -13,9 +13,9 @@ from sortedcontainers import SortedDict, SortedSet
 
 from engine.core.batch import WriteSet
 from engine.core.commands import StoredAnswer
-from engine.core.destination import queued_for
 from engine.core.entries import Entry, entry_of
 from engine.core.lifecycle import ENDED
+from engine.core.suspects import queued_for
 from engine.core.task import Attempt, Event, Lane, Status, Task, TaskId, Wait, evolved
 from engine.errors import StoreConflict, StoreRejected
 

@@ -17,8 +17,8 @@ from engine.adapters.codec import (
     encode_spec,
 )
 from engine.core.commands import IdempotencyKey, StoredAnswer
-from engine.core.destination import queued_for
 from engine.core.lifecycle import ENDED
+from engine.core.suspects import queued_for
 from engine.core.task import Attempt, CallbackResult, Event, Lane, Status, Task, TaskSpec, Wait
 from engine.errors import StoreDamaged, StoreRejected
 

@@ -1,0 +1,97 @@
+"""Tasks that may be what ends the process: who they are, and how many of them run."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from engine.config import EngineConfig
+from engine.core.breaker import Ending
+from engine.core.destination import Report
+from engine.core.destinations import Admission, Destinations, SuspectHold
+from engine.core.suspects import (
+    LINES,
+    PRIME_AFTER,
+    PRIME_SUSPECTS,
+    SUSPECT_AFTER,
+    SUSPECTS,
+    SUSPECTS_MAX,
+    Suspects,
+    queued_for,
+)
+from tests.support.builders import a_task
+
+A = "http://a:80"
+FREE, ROOM, FULL, SHUT = Admission
+
+
+@pytest.mark.parametrize(
+    ("recoveries", "line"),
+    [
+        (0, A),
+        (SUSPECT_AFTER - 1, A),
+        (SUSPECT_AFTER, SUSPECTS),
+        (PRIME_AFTER, PRIME_SUSPECTS),
+        (PRIME_AFTER + 5, PRIME_SUSPECTS),
+    ],
+)
+def test_who_was_lost_again_and_again_is_a_suspect(recoveries, line):
+    task = attrs.evolve(a_task(callback_url="http://a/it"), recoveries=recoveries)
+    assert queued_for(task) == line
+
+
+def test_by_default_only_prime_suspects_are_parked_when_lost_once_more():
+    assert EngineConfig().recoveries_max == PRIME_AFTER + 1
+
+
+def test_a_few_suspects_run_at_once():
+    it = Suspects()
+    for seat in range(SUSPECTS_MAX):
+        assert it.may_run(SUSPECTS)
+        it.started(seat, SUSPECTS)
+    assert not it.may_run(SUSPECTS)
+    assert it.ended(3)
+    assert it.may_run(SUSPECTS)
+    assert not it.ended(3)
+    assert repr(it) == "<Suspects 9>"
+
+
+def test_a_prime_suspect_runs_while_no_other_suspect_does():
+    it = Suspects()
+    it.started("one", SUSPECTS)
+    assert not it.may_run(PRIME_SUSPECTS)
+    it.ended("one")
+    assert it.may_run(PRIME_SUSPECTS)
+    it.started("one", PRIME_SUSPECTS)
+    assert repr(it) == "<Suspects 1, a prime one>"
+    assert not it.may_run(PRIME_SUSPECTS)
+    assert not it.may_run(SUSPECTS)
+    it.ended("one")
+    assert it.may_run(SUSPECTS)
+
+
+@pytest.mark.parametrize(
+    "report", [None, Report(Ending.FAILED, 0.1, "503"), Report(Ending.GOOD, 9)]
+)
+def test_whatever_became_of_a_suspect_the_lines_are_asked_again(report):
+    it = Destinations(EngineConfig())
+    assert it.admission(PRIME_SUSPECTS, lambda _: True, 0.0) is ROOM
+    it.started("seat", PRIME_SUSPECTS, 0.0)
+    for line in LINES:
+        assert it.admission(line, lambda _: True, 0.0) is SHUT
+        assert it.hold(line, lambda _: True, 0.0) == SuspectHold(1)
+    assert it.in_flight == 1
+    assert it.changed(0.0) == []
+    it.ended("seat", 1.0, report)
+    assert it.changed(1.0) == list(LINES)
+    assert it.hold(SUSPECTS, lambda _: True, 1.0) is None
+    assert it.in_flight == 0
+    assert it.figures(1.0).known == 0, "no destination was told of it"
+
+
+def test_a_seat_that_is_given_another_task_is_no_suspects_any_more():
+    it = Destinations(EngineConfig())
+    it.started("seat", PRIME_SUSPECTS, 0.0)
+    it.started("seat", A, 1.0)
+    assert it.in_flight == 1
+    assert it.admission(PRIME_SUSPECTS, lambda _: True, 1.0) is ROOM
