@@ -12,7 +12,7 @@ a dead host hide nobody, and priority rules among all that may be given out.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 from .destinations import Admission, OthersWait
@@ -50,6 +50,7 @@ class Backlog:
         self._late: dict[TaskId, Entry] = {}  # offers that came while a refill is under way
         self._missed = False  # whether the store has changed in ways nobody has told of
         self._stale: dict[str, None] = {}  # the same, of what is set aside
+        self._now = datetime.min.replace(tzinfo=UTC)  # when it was last asked
 
     def __repr__(self) -> str:
         known = self._ready.complete and self._scheduled.complete and not self._missed
@@ -317,6 +318,9 @@ class Backlog:
                 self._thin[entry.destination] = None
 
     def _promote(self, now: datetime) -> None:
+        if now < self._now:  # the clock was set back: what was due here may not be so in the store
+            self.forget()
+        self._now = now
         while (first := self._scheduled.first()) and self._places[first[2]][0].due_at <= now:
             entry = self._places[first[2]][0]
             self._drop(entry.task_id)

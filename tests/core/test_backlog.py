@@ -346,6 +346,24 @@ def test_what_the_store_made_ready_while_the_page_was_read_is_not_lost_aside() -
     assert picked(backlog, at(1), ROOM_A) == ["0", "due"]
 
 
+def test_when_the_clock_is_set_back_all_is_read_again() -> None:
+    """What became due here may have been let go: in the store it is not ready, so that its side,
+    read again, does not show it."""
+    mine = [entry(str(n), n, due_s=1) for n in range(SIDE_SIZE + 1)]
+    backlog = filled(entry("now", -1), scheduled=tuple(mine))
+    assert picked(backlog, admit=FULL_A) == []
+    assert picked(backlog, at(1), FULL_A) == []  # all are due, and one too many for the side
+    wanted = backlog.wanted()
+    assert wanted is None or not wanted.page
+    assert next_id(backlog, START, ROOM_A) == "now"
+    wanted = backlog.wanted()
+    assert wanted == Wanted(page=True, without=("a",), sides=("a",))
+    backlog.refill_started(wanted)
+    read(backlog, page(scheduled=tuple(mine)), Side("a", (), complete=True))
+    assert picked(backlog, START, ROOM_A) == []
+    assert picked(backlog, at(1), ROOM_A) == ["0", "1", "2", "3"]
+
+
 def test_who_is_well_again_comes_back_to_the_others() -> None:
     backlog = filled(entry("1"), entry("2", to="b"), entry("3"))
     assert next_id(backlog, admit=FULL_A) == "2"
