@@ -85,7 +85,7 @@ class Queue:
         self._repository = repository
         self._clock = clock
         self._config = config
-        self._destinations = Destinations(config)
+        self._destinations = Destinations(config, clock.monotonic())
         self._pace = Pace(config.executors)
         # What a destination that is held may be given before its side has to be read again.
         self._side_size = min(2 * config.unhealthy_limit, config.window)

@@ -110,10 +110,11 @@ class AllFigures:
 
 
 class Destinations:
-    """All destinations. Whoever hands a task out says where it goes (``started``) and from which
-    seat: a number or object that has one attempt at a time."""
+    """All destinations, as they are known ``since`` the process is up. Whoever hands a task out says
+    where it goes (``started``) and from which seat: a number or object that has one attempt at a
+    time."""
 
-    def __init__(self, config: EngineConfig, known_max: int = KNOWN_MAX) -> None:
+    def __init__(self, config: EngineConfig, since: float, known_max: int = KNOWN_MAX) -> None:
         self._known_max = known_max
         self._policy = BreakerPolicy(
             config.breaker_ratio,
@@ -126,9 +127,10 @@ class Destinations:
         self._limit = min(config.unhealthy_limit, max(1, config.executors // 2))
         self._tracks: OrderedDict[str, Track] = OrderedDict()  # who was called last stands last
         self._seats: dict[Hashable, tuple[str, int]] = {}  # destination, and its breaker's ticket
-        self._openings_due: list[tuple[float, str]] = []  # when a breaker admits one; a heap
+        self._suspects = Suspects(since)
+        # When a breaker, or a line of suspects, admits one; a heap.
+        self._openings_due = [(self._suspects.from_s, line) for line in sorted(LINES)]
         self._changed: dict[str, None] = {}
-        self._suspects = Suspects()
         self._last = ""  # the destination that was called last, when, and when another one was
         self._last_at = self._other_at = float("-inf")
         self._openings = 0
@@ -205,7 +207,8 @@ class Destinations:
     def admission(self, destination: str, others_wait: OthersWait, now: float) -> Admission:
         """Whether a task may be handed out that goes there."""
         if destination in LINES:
-            return Admission.ROOM if self._suspects.may_run(destination) else Admission.SHUT
+            may_run = self._suspects.may_run(destination, now)
+            return Admission.ROOM if may_run else Admission.SHUT
         track = self._tracks.get(destination)
         if track is None:
             return Admission.ROOM
@@ -223,7 +226,7 @@ class Destinations:
     def hold(self, destination: str, others_wait: OthersWait, now: float) -> Hold | None:
         """Why a task that goes there is not handed out now, if that is so."""
         if destination in LINES:
-            may_run = self._suspects.may_run(destination)
+            may_run = self._suspects.may_run(destination, now)
             return None if may_run else SuspectHold(len(self._suspects))
         track = self._tracks.get(destination)
         if track is None:
@@ -255,7 +258,7 @@ class Destinations:
         return changed
 
     def next_change(self, now: float) -> float | None:
-        """In how many seconds the next breaker admits an attempt, by time alone."""
+        """In how many seconds the next breaker, or line, admits an attempt, by time alone."""
         return self._openings_due[0][0] - now if self._openings_due else None
 
     def figures(self, now: float) -> AllFigures:

@@ -15,7 +15,7 @@ from .destinations import BreakerHold, Hold, LimitHold, SuspectHold
 from .lifecycle import ENDED
 from .outcome import UNCOUNTED_PAUSE_S
 from .retry import backoff_s
-from .suspects import PRIME_AFTER, SUSPECTS_MAX
+from .suspects import PRIME_AFTER, SUSPECTS_MAX, UP_S
 from .task import Lane, Status, Task, TaskId, Wait
 from .times import rfc3339
 
@@ -157,8 +157,9 @@ def _ready(task: Task, around: Situation) -> Explanation:
         return Explanation(
             Cause.SUSPECT,
             f"Its last {task.recoveries} attempts were lost, so it may be what ends the server. "
-            f"At most {SUSPECTS_MAX} such tasks run at once, and those with {PRIME_AFTER} lost "
-            f"attempts or more alone; {around.hold.running} run now.",
+            f"At most {SUSPECTS_MAX} such tasks run at once, those with {PRIME_AFTER} lost attempts or "
+            f"more alone, and none in the first {UP_S:g} s of the server; "
+            f"{around.hold.running} run now.",
             {"lostInARow": task.recoveries, "running": around.hold.running},
         )
     if around.hold is not None:

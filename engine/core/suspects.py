@@ -1,10 +1,12 @@
-"""Tasks that may be what ends the process. Pure.
+"""Tasks that may be what ends the process. Pure: the time is an argument, in monotonic seconds.
 
 Whatever ended it was in flight then, but so were up to a hundred others. Those that were in flight
 twice in a row are *suspects*: a few of them run at once. Of these few, one that is in flight at a
 third end is a *prime suspect*: it runs while no other suspect does, because with the next end it is
 parked (``EngineConfig.recoveries_max``), and must take nobody with it. So a task that does end the
-process costs four starts, and a process that is ended from outside costs its tasks little time.
+process costs four starts. None of them runs before the process has been up for a while: so the
+others get their turn before it may end again, and where it is ended from outside, again and again,
+suspects do not come under ever more suspicion.
 
 Suspects wait in a line of their own, wherever they go: both kinds stand for a destination.
 """
@@ -23,8 +25,11 @@ SUSPECT_AFTER: Final = 2
 PRIME_AFTER: Final = 3
 """And after so many, a prime one."""
 
-SUSPECTS_MAX: Final = 10
+SUSPECTS_MAX: Final = 20
 """Suspects that run at once. So many become prime ones if the process ends."""
+
+UP_S: Final = 5.0
+"""So long the process has to be up before a suspect runs."""
 
 SUSPECTS: Final = "suspects"
 PRIME_SUSPECTS: Final = "prime suspects"
@@ -42,7 +47,8 @@ def queued_for(task: Task) -> str:
 class Suspects:
     """Those that run now, by seat: a number or object that has one attempt at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, since: float) -> None:
+        self.from_s = since + UP_S  # before that none may run
         self._lines: dict[Hashable, str] = {}
 
     def __repr__(self) -> str:
@@ -63,8 +69,10 @@ class Suspects:
         """The seat is free again. Whether a suspect had it."""
         return self._lines.pop(seat, None) is not None
 
-    def may_run(self, line: str) -> bool:
+    def may_run(self, line: str, now: float) -> bool:
         """Whether another one of this line may be handed out."""
+        if now < self.from_s:
+            return False
         if line == PRIME_SUSPECTS:
             return not self._lines
         return len(self) < SUSPECTS_MAX and not self._prime_runs

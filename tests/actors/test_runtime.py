@@ -19,7 +19,7 @@ from engine.core.commands import Claim, Created, IdempotencyKey, Recover
 from engine.core.explain import Cause
 from engine.core.outcome import Answer
 from engine.core.queries import Kept, TaskQuery
-from engine.core.suspects import PRIME_AFTER, SUSPECT_AFTER, SUSPECTS_MAX
+from engine.core.suspects import PRIME_AFTER, SUSPECT_AFTER, SUSPECTS_MAX, UP_S
 from engine.core.task import Attempt, Dispatch, RetryPolicy, Status, TaskSpec
 from engine.errors import (
     EngineStopping,
@@ -426,6 +426,8 @@ async def test_a_few_suspects_run_at_once_beside_the_others(autojump_clock):
     await commit(world.store.inner, *(Claim(i, "another") for i in suspects))
     await lost_before(world, suspects, SUSPECT_AFTER - 1)
     async with world.open(executors=SUSPECTS_MAX + 10) as engine:
+        await trio.sleep(UP_S - 0.1)
+        assert (await engine.explain(suspects[0])).cause is Cause.SUSPECT
         others = await submit(engine, *[URL] * 2)
         await trio.sleep(1.0)
         running = {task.id for task in await world.tasks() if task.status is Status.PROCESSING}
@@ -442,6 +444,7 @@ async def test_prime_suspects_run_one_at_a_time_beside_the_others(autojump_clock
     await lost_before(world, suspects, PRIME_AFTER - 1)
     async with world.open(executors=4) as engine:
         began = trio.current_time()
+        await trio.sleep(UP_S)
         others = await submit(engine, *[URL] * 2)
         await trio.sleep(1.0)
         running = {task.id for task in await world.tasks() if task.status is Status.PROCESSING}

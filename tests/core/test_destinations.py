@@ -18,6 +18,7 @@ from engine.core.destinations import (
     LimitHold,
 )
 from engine.core.outcome import Answer
+from engine.core.suspects import UP_S
 from engine.core.task import ErrorClass
 
 CONFIG = EngineConfig()
@@ -41,7 +42,8 @@ class Rig:
     """Destinations, with seats that nobody has to name."""
 
     def __init__(self, config: EngineConfig = CONFIG) -> None:
-        self.it = Destinations(config)
+        self.it = Destinations(config, -UP_S)
+        self.it.changed(0.0)  # suspects may run: it is up for a while
         self._seats = iter(range(1_000_000))
 
     def start(self, number: int, destination: str = A, now: float = 0.0) -> list[int]:
@@ -356,7 +358,7 @@ def test_the_memory_is_bounded_and_whoever_is_busy_or_in_trouble_is_forgotten_la
 def test_a_new_one_costs_no_look_at_all_that_are_in_trouble() -> None:
     """Else every new one would cost milliseconds once there are thousands of dead ones."""
     rig = Rig()
-    rig.it = Destinations(CONFIG, known_max=LOOKED_AT_MAX + 2)
+    rig.it = Destinations(CONFIG, -UP_S, known_max=LOOKED_AT_MAX + 2)
     for n in range(LOOKED_AT_MAX + 2):
         rig.tried(10, FAILED, destination=f"http://dead{n}:80")
     rig.tried(1, FINE, destination="http://new:80")
@@ -367,7 +369,7 @@ def test_a_new_one_costs_no_look_at_all_that_are_in_trouble() -> None:
 
 def test_if_all_are_busy_the_first_one_is_forgotten_all_the_same() -> None:
     rig = Rig()
-    rig.it = Destinations(CONFIG, known_max=3)
+    rig.it = Destinations(CONFIG, -UP_S, known_max=3)
     (seat,) = rig.start(1, "http://first:80")
     for n in range(3):
         rig.start(1, f"http://host{n}:80")

@@ -217,7 +217,8 @@ def test_a_suspect_waits_for_those_that_run():
     found = explained(attrs.evolve(a_task(), recoveries=2), hold=SuspectHold(10))
     assert found.cause is Cause.SUSPECT
     assert found.sentence == (
-        "Its last 2 attempts were lost, so it may be what ends the server. At most 10 such tasks run "
-        "at once, and those with 3 lost attempts or more alone; 10 run now."
+        "Its last 2 attempts were lost, so it may be what ends the server. At most 20 such tasks run "
+        "at once, those with 3 lost attempts or more alone, and none in the first 5 s of the server; "
+        "10 run now."
     )
     assert found.facts == {"lostInARow": 2, "running": 10}

@@ -16,6 +16,7 @@ from engine.core.suspects import (
     SUSPECT_AFTER,
     SUSPECTS,
     SUSPECTS_MAX,
+    UP_S,
     Suspects,
     queued_for,
 )
@@ -45,36 +46,37 @@ def test_by_default_only_prime_suspects_are_parked_when_lost_once_more():
 
 
 def test_a_few_suspects_run_at_once():
-    it = Suspects()
+    it = Suspects(-UP_S)
     for seat in range(SUSPECTS_MAX):
-        assert it.may_run(SUSPECTS)
+        assert it.may_run(SUSPECTS, 0.0)
         it.started(seat, SUSPECTS)
-    assert not it.may_run(SUSPECTS)
+    assert not it.may_run(SUSPECTS, 0.0)
     assert it.ended(3)
-    assert it.may_run(SUSPECTS)
+    assert it.may_run(SUSPECTS, 0.0)
     assert not it.ended(3)
-    assert repr(it) == "<Suspects 9>"
+    assert repr(it) == f"<Suspects {SUSPECTS_MAX - 1}>"
 
 
 def test_a_prime_suspect_runs_while_no_other_suspect_does():
-    it = Suspects()
+    it = Suspects(-UP_S)
     it.started("one", SUSPECTS)
-    assert not it.may_run(PRIME_SUSPECTS)
+    assert not it.may_run(PRIME_SUSPECTS, 0.0)
     it.ended("one")
-    assert it.may_run(PRIME_SUSPECTS)
+    assert it.may_run(PRIME_SUSPECTS, 0.0)
     it.started("one", PRIME_SUSPECTS)
     assert repr(it) == "<Suspects 1, a prime one>"
-    assert not it.may_run(PRIME_SUSPECTS)
-    assert not it.may_run(SUSPECTS)
+    assert not it.may_run(PRIME_SUSPECTS, 0.0)
+    assert not it.may_run(SUSPECTS, 0.0)
     it.ended("one")
-    assert it.may_run(SUSPECTS)
+    assert it.may_run(SUSPECTS, 0.0)
 
 
 @pytest.mark.parametrize(
     "report", [None, Report(Ending.FAILED, 0.1, "503"), Report(Ending.GOOD, 9)]
 )
 def test_whatever_became_of_a_suspect_the_lines_are_asked_again(report):
-    it = Destinations(EngineConfig())
+    it = Destinations(EngineConfig(), -UP_S)
+    it.changed(0.0)
     assert it.admission(PRIME_SUSPECTS, lambda _: True, 0.0) is ROOM
     it.started("seat", PRIME_SUSPECTS, 0.0)
     for line in LINES:
@@ -90,8 +92,20 @@ def test_whatever_became_of_a_suspect_the_lines_are_asked_again(report):
 
 
 def test_a_seat_that_is_given_another_task_is_no_suspects_any_more():
-    it = Destinations(EngineConfig())
+    it = Destinations(EngineConfig(), -UP_S)
     it.started("seat", PRIME_SUSPECTS, 0.0)
     it.started("seat", A, 1.0)
     assert it.in_flight == 1
     assert it.admission(PRIME_SUSPECTS, lambda _: True, 1.0) is ROOM
+
+
+def test_no_suspect_runs_before_the_process_has_been_up_for_a_while():
+    it = Destinations(EngineConfig(), 100.0)
+    for line in LINES:
+        assert it.admission(line, lambda _: True, 100.0 + UP_S - 0.1) is SHUT
+        assert it.hold(line, lambda _: True, 100.0) == SuspectHold(0)
+        assert it.admission(line, lambda _: True, 100.0 + UP_S) is ROOM
+    assert it.changed(100.0) == []
+    assert it.next_change(100.0) == UP_S
+    assert sorted(it.changed(100.0 + UP_S)) == sorted(LINES)
+    assert it.next_change(100.0 + UP_S) is None
