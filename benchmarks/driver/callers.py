@@ -26,6 +26,10 @@ class Callers:
     def __repr__(self) -> str:
         return f"<Callers {self.url}>"
 
+    def close(self) -> None:
+        """Listen no more."""
+        self._loop.close(self._listener)
+
     def _accept(self, _events: int) -> None:
         while True:
             try:
@@ -71,17 +75,24 @@ class Caller:
         if not data:
             self._close()
             return
-        self._held = data = self._held + data
-        start = 0
+        self._held += data
+        while self._open and (head := self._next_head()) is not None:
+            self._last = closes(head, 0, len(head))
+            self._take(self, head)
+
+    def _next_head(self) -> bytes | None:
+        """The head of the next call, which is let go with its body; none if it is not whole yet. If
+        it never will be, the connection is closed."""
         try:
-            while self._open and (found := cut(data, start)):
-                head_end, _body, end = found
-                self._held = data[end:]
-                self._last = closes(data, start, head_end)
-                self._take(self, data[start:head_end])
-                start = end
+            found = cut(self._held)
         except ValueError:
             self._close()
+            return None
+        if found is None:
+            return None
+        head_end, _body, end = found
+        head, self._held = self._held[:head_end], self._held[end:]
+        return head
 
     def _close(self) -> None:
         self._open = False

@@ -17,12 +17,14 @@ from typing import TypeAlias
 
 from .destinations import Admission, OthersWait
 from .entries import Entry, Page, Reading, Side, Wanted
+from .suspects import LINES
 from .task import TaskId
 from .window import Key, Window, ready_key, scheduled_key
 
 ASIDE_MAX = 1_000
 """Destinations that are set aside at once; statements name them all, so there must be an end to
-it. What goes to a further one is handed out as if nothing were known against it."""
+it. What goes to a further one is handed out as if nothing were known against it; but suspects are
+set aside beyond that, too."""
 
 SIDES_READ_MAX = 50
 """Sides that are filled in one transaction."""
@@ -102,7 +104,7 @@ class Backlog:
             if (
                 admit is None
                 or admit(destination, self.others_wait) in _ADMITTED
-                or len(self._aside) >= ASIDE_MAX
+                or (len(self._aside) >= ASIDE_MAX and destination not in LINES)
             ):
                 best = first
                 break
@@ -114,12 +116,14 @@ class Backlog:
         return entry
 
     def others_wait(self, destination: str) -> bool:
-        """Whether tasks of other destinations than this one are ready, or may be."""
+        """Whether tasks of other destinations than this one are ready, or may be. Suspects do not
+        count: they wait for each other."""
+        mine = {destination, *LINES}
         return (
             self._missed
             or not (self._ready.complete and self._scheduled.known)
-            or any(_may_hold(side) for one, side in self._aside.items() if one != destination)
-            or any(self._places[key[2]][0].destination != destination for key in self._ready)
+            or any(_may_hold(self._aside[one]) for one in self._aside.keys() - mine)
+            or any(self._places[key[2]][0].destination not in mine for key in self._ready)
         )
 
     def next_due(self) -> datetime | None:

@@ -210,7 +210,9 @@ class Changes(Moves):
         if verdict is Verdict.SUCCESS:
             return self.move(task, Trigger.SUCCEED, recoveries=0, result=result)
         failures = task.failures + counted
-        changed: dict[str, Any] = {"recoveries": 0, "result": result, "failures": failures}
+        changed: dict[str, Any] = {"result": result, "failures": failures}
+        if counted:  # else nobody can say that it would not have ended the process
+            changed["recoveries"] = 0
         decision = decide(
             task.spec.retry_policy,
             failures,

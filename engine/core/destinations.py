@@ -74,8 +74,9 @@ class LimitHold:
 
 @attrs.frozen
 class SuspectHold:
-    """A suspect is not handed out, because of those that run."""
+    """A suspect is not handed out, because of those that run or because the process is too young."""
 
+    for_s: float  # until any may run
     running: int
 
 
@@ -110,9 +111,8 @@ class AllFigures:
 
 
 class Destinations:
-    """All destinations, as they are known ``since`` the process is up. Whoever hands a task out says
-    where it goes (``started``) and from which seat: a number or object that has one attempt at a
-    time."""
+    """All destinations. ``since``: when the engine was opened. Whoever hands a task out says where it
+    goes (``started``) and from which seat: a number or object that has one attempt at a time."""
 
     def __init__(self, config: EngineConfig, since: float, known_max: int = KNOWN_MAX) -> None:
         self._known_max = known_max
@@ -227,7 +227,8 @@ class Destinations:
         """Why a task that goes there is not handed out now, if that is so."""
         if destination in LINES:
             may_run = self._suspects.may_run(destination, now)
-            return None if may_run else SuspectHold(len(self._suspects))
+            for_s = max(0.0, self._suspects.from_s - now)
+            return None if may_run else SuspectHold(for_s, len(self._suspects))
         track = self._tracks.get(destination)
         if track is None:
             return None

@@ -154,20 +154,26 @@ def _ready(task: Task, around: Situation) -> Explanation:
             {"dispatch": "manual"},
         )
     if isinstance(around.hold, SuspectHold):
-        return Explanation(
-            Cause.SUSPECT,
-            f"Its last {task.recoveries} attempts were lost, so it may be what ends the server. "
-            f"At most {SUSPECTS_MAX} such tasks run at once, those with {PRIME_AFTER} lost attempts or "
-            f"more alone, and none in the first {UP_S:g} s of the server; "
-            f"{around.hold.running} run now.",
-            {"lostInARow": task.recoveries, "running": around.hold.running},
-        )
+        return _suspected(task, around.hold)
     if around.hold is not None:
         return _held(destination_of(task.spec.callback_url), around.hold, around.now)
     facts = {"executorsBusy": around.executors_busy, "executors": around.executors}
     if around.executors_busy >= around.executors:
         return Explanation(Cause.NO_EXECUTOR, f"All {around.executors} executors are busy.", facts)
     return Explanation(Cause.NEXT, "It is about to be taken by a free executor.", facts)
+
+
+def _suspected(task: Task, hold: SuspectHold) -> Explanation:
+    sentence = f"Its last {task.recoveries} attempts were lost, so it may be what ends the server. "
+    if hold.for_s > 0:
+        sentence += f"Such a task waits until the server has been up for {UP_S:g} s."
+    elif task.recoveries >= PRIME_AFTER:
+        sentence += f"It runs while no other such task does; {hold.running} run now."
+    else:
+        sentence += f"At most {SUSPECTS_MAX} such tasks run at once; {hold.running} run now."
+    return Explanation(
+        Cause.SUSPECT, sentence, {"lostInARow": task.recoveries, "running": hold.running}
+    )
 
 
 def _held(destination: str, hold: BreakerHold | LimitHold, now: datetime) -> Explanation:

@@ -3,7 +3,8 @@
 Whatever ended it was in flight then, but so were up to a hundred others. Those that were in flight
 twice in a row are *suspects*: a few of them run at once. Of these few, one that is in flight at a
 third end is a *prime suspect*: it runs while no other suspect does, because with the next end it is
-parked (``EngineConfig.recoveries_max``), and must take nobody with it. So a task that does end the
+parked (``EngineConfig.recoveries_max``, whose default fits these figures), and must take nobody with
+it. So a task that does end the
 process costs four starts. None of them runs before the process has been up for a while: so the
 others get their turn before it may end again, and where it is ended from outside, again and again,
 suspects do not come under ever more suspicion.
@@ -31,6 +32,9 @@ SUSPECTS_MAX: Final = 20
 UP_S: Final = 5.0
 """So long the process has to be up before a suspect runs."""
 
+PATIENCE_S: Final = 5.0
+"""So long a prime suspect waits for the others before no further one of them begins."""
+
 SUSPECTS: Final = "suspects"
 PRIME_SUSPECTS: Final = "prime suspects"
 LINES: Final = (SUSPECTS, PRIME_SUSPECTS)
@@ -50,6 +54,7 @@ class Suspects:
     def __init__(self, since: float) -> None:
         self.from_s = since + UP_S  # before that none may run
         self._lines: dict[Hashable, str] = {}
+        self._refused_at: float | None = None  # since when a prime one waits for the others to end
 
     def __repr__(self) -> str:
         return f"<Suspects {len(self)}{', a prime one' if self._prime_runs else ''}>"
@@ -63,6 +68,8 @@ class Suspects:
 
     def started(self, seat: Hashable, line: str) -> None:
         """One of this line was handed out."""
+        if not self._lines:  # who waited has got its turn, or was not the first
+            self._refused_at = None
         self._lines[seat] = line
 
     def ended(self, seat: Hashable) -> bool:
@@ -73,6 +80,11 @@ class Suspects:
         """Whether another one of this line may be handed out."""
         if now < self.from_s:
             return False
+        if not self._lines:
+            return True
         if line == PRIME_SUSPECTS:
-            return not self._lines
+            self._refused_at = now if self._refused_at is None else self._refused_at
+            return False
+        if self._refused_at is not None and now >= self._refused_at + PATIENCE_S:
+            return False
         return len(self) < SUSPECTS_MAX and not self._prime_runs

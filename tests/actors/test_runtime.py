@@ -460,6 +460,28 @@ async def test_prime_suspects_run_one_at_a_time_beside_the_others(autojump_clock
         assert (await engine.stats()).destinations.known == 1
 
 
+async def test_a_prime_suspect_gets_its_turn_among_suspects_and_runs_without_them(autojump_clock):
+    """More suspects than run at once, before and behind it; each has a destination of its own."""
+    world = World(it=[After(3.0)])
+    numbers = range(1, 2 * SUSPECTS_MAX + 2)
+    task_ids = [an_id(n) for n in numbers]
+    prime = task_ids[SUSPECTS_MAX]
+    create = creating(*numbers, callback_url=URL, dispatch=Dispatch.AUTO)
+    await commit(world.store.inner, create)
+    await commit(world.store.inner, Claim(prime, "another"))
+    await lost_before(world, [prime], 1)
+    await commit(world.store.inner, *(Claim(i, "another") for i in task_ids if i != prime))
+    await lost_before(world, task_ids, SUSPECT_AFTER - 1)
+    async with world.open(executors=100) as engine:
+        await until(engine, task_ids, within_s=60)
+        await world.check_books(task_ids)
+    (alone,) = world.net.of(prime)
+    others = [call for call in world.net.calls if call.task_id != prime]
+    assert len(others) == 2 * SUSPECTS_MAX
+    assert all(call.ended <= alone.began or alone.ended <= call.began for call in others)
+    assert any(alone.ended <= call.began for call in others), "it had to wait for all of them"
+
+
 async def test_a_store_shared_with_others_is_not_recovered_but_leases_end(autojump_clock):
     world = World(it=[After(9.0), 200])
     (task_id,) = await abandoned(world, URL, timeout_s=10.0)

@@ -52,12 +52,12 @@ class Came:
 def came_of(tried: str, figures: Sequence[Figure]) -> Came:
     """What came of it, as the figures of a benchmark say it: those that have a limit."""
     judged = [figure for figure in figures if figure.limit is not None]
-    said = {figure: f"{figure.what} {value_text(figure.value, figure.unit)}" for figure in judged}
-    return Came(
-        tried=tried,
-        seen=", ".join(said.values()),
-        misses=[text for figure, text in said.items() if not figure.met],
-    )
+    said = [
+        f"{figure.what} {figure.stat} {value_text(figure.value, figure.unit)}".replace("  ", " ")
+        for figure in judged
+    ]
+    missed = [text for text, figure in zip(said, judged, strict=True) if not figure.met]
+    return Came(tried=tried, seen=", ".join(said), misses=missed)
 
 
 def conclude(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+from contextlib import closing, suppress
+from time import perf_counter
+from urllib.parse import urlsplit
 
 import pytest
 import trio
 
 from benchmarks.drive import DriverError, drive, driver_us
 from benchmarks.driver.books import Books
+from benchmarks.driver.callers import Caller, Callers
+from benchmarks.driver.loop import Loop
 from benchmarks.driver.plan import Latency, Plan, Readers, Result
 from benchmarks.driver.summary import latency, percentile
 from benchmarks.driver.wire import called_for, cut, status_of, task_ids
@@ -309,3 +315,49 @@ subprocess.run([sys.executable, "-c", "import os; print(os.getpid(), flush=True)
     assert whole.peak_rss_mib >= whole.rss_mib
     assert whole.cpu_s >= 0.3  # of a child that has ended
     assert usage_of([process.pid]).rss_mib == 0
+
+
+def connected(callers: Callers) -> socket.socket:
+    url = urlsplit(callers.url)
+    return socket.create_connection((url.hostname, url.port))
+
+
+def test_calls_are_cut_out_of_their_connection_and_answered():
+    heads: list[bytes] = []
+    callers: list[Caller] = []
+
+    def take(caller: Caller, head: bytes) -> None:
+        heads.append(head)
+        callers.append(caller)
+
+    loop = Loop()
+    with closing(Callers(loop, take)) as it, connected(it) as stack:
+        body = b"webhook-id: not of the head"
+        stack.sendall(b"POST /a HTTP/1.1\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        stack.sendall(b"POST /b HTTP/1.1\r\nconnection: close\r\n\r\nPOST /c")
+        while len(heads) < 2:
+            loop.turn(perf_counter() + 1.0)
+        assert heads == [
+            b"POST /a HTTP/1.1\r\ncontent-length: 27",
+            b"POST /b HTTP/1.1\r\nconnection: close",
+        ]
+        assert callers[1].answer(b"yes")
+        assert stack.recv(10) == b"yes"
+        assert stack.recv(10) == b"", "who says close is closed after the answer"
+        assert not callers[1].answer(b"no")
+
+
+def test_who_calls_without_end_is_cut_off():
+    heads: list[bytes] = []
+    loop = Loop()
+    it = Callers(loop, lambda _, head: heads.append(head))
+    with closing(it), connected(it) as stack:
+        stack.sendall(b"POST / HTTP/1.1\r\ncontent-length: 99999999999\r\n\r\n")
+        stack.settimeout(0.01)
+        data = None
+        while data is None:
+            loop.turn(perf_counter() + 0.1)
+            with suppress(TimeoutError, ConnectionResetError):
+                data = stack.recv(10)
+        assert data == b""
+        assert heads == []

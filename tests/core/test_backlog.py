@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from engine.core.backlog import ASIDE_MAX, SIDES_READ_MAX, Admit, Backlog
 from engine.core.destinations import Admission, OthersWait
 from engine.core.entries import Entry, Page, Reading, Side, Wanted, entry_of, rank_of
+from engine.core.suspects import LINES, PRIME_SUSPECTS, SUSPECTS
 from tests.support.builders import a_task
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
@@ -362,6 +363,27 @@ def test_when_the_clock_is_set_back_all_is_read_again() -> None:
     read(backlog, page(scheduled=tuple(mine)), Side("a", (), complete=True))
     assert picked(backlog, START, ROOM_A) == []
     assert picked(backlog, at(1), ROOM_A) == ["0", "1", "2", "3"]
+
+
+def test_suspects_are_no_others_that_wait() -> None:
+    """They wait for each other: nobody has to be held back for them."""
+    backlog = filled(entry("1", to=SUSPECTS), entry("2", to=PRIME_SUSPECTS), entry("3"))
+    assert not backlog.others_wait("a")
+    assert backlog.others_wait("b")
+    shut = admitting(**dict.fromkeys(LINES, Admission.SHUT))
+    assert next_id(backlog, admit=shut) == "3"
+    assert not backlog.others_wait("b")
+
+
+def test_suspects_are_set_aside_however_many_are() -> None:
+    hosts = [entry(f"{n}", n, to=f"host {n}") for n in range(ASIDE_MAX)]
+    backlog = Backlog(2 * ASIDE_MAX, SIDE_SIZE)
+    started(backlog)
+    one_more = entry("z", 2 * ASIDE_MAX, to="z")
+    read(backlog, page(*hosts, entry("suspect", ASIDE_MAX, to=SUSPECTS), one_more))
+    nobody: Admit = lambda *_: Admission.SHUT  # noqa: E731
+    assert next_id(backlog, admit=nobody) == "z"
+    assert picked(backlog, admit=nobody) == []
 
 
 def test_who_is_well_again_comes_back_to_the_others() -> None:

@@ -213,12 +213,19 @@ def test_a_destination_that_is_held_tells_to_how_many_and_why(slow_s, why):
     assert found.facts == {"destination": "http://127.0.0.1:9", "limit": 20, "running": 20}
 
 
-def test_a_suspect_waits_for_those_that_run():
-    found = explained(attrs.evolve(a_task(), recoveries=2), hold=SuspectHold(10))
+@pytest.mark.parametrize(
+    ("recoveries", "hold", "why"),
+    [
+        (2, SuspectHold(0.5, 0), "Such a task waits until the server has been up for 5 s."),
+        (3, SuspectHold(0.5, 0), "Such a task waits until the server has been up for 5 s."),
+        (2, SuspectHold(0.0, 20), "At most 20 such tasks run at once; 20 run now."),
+        (3, SuspectHold(0.0, 2), "It runs while no other such task does; 2 run now."),
+    ],
+)
+def test_a_suspect_waits_for_those_that_run_or_for_the_server_to_be_older(recoveries, hold, why):
+    found = explained(attrs.evolve(a_task(), recoveries=recoveries), hold=hold)
     assert found.cause is Cause.SUSPECT
     assert found.sentence == (
-        "Its last 2 attempts were lost, so it may be what ends the server. At most 20 such tasks run "
-        "at once, those with 3 lost attempts or more alone, and none in the first 5 s of the server; "
-        "10 run now."
+        f"Its last {recoveries} attempts were lost, so it may be what ends the server. {why}"
     )
-    assert found.facts == {"lostInARow": 2, "running": 10}
+    assert found.facts == {"lostInARow": recoveries, "running": hold.running}

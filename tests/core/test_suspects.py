@@ -11,6 +11,7 @@ from engine.core.destination import Report
 from engine.core.destinations import Admission, Destinations, SuspectHold
 from engine.core.suspects import (
     LINES,
+    PATIENCE_S,
     PRIME_AFTER,
     PRIME_SUSPECTS,
     SUSPECT_AFTER,
@@ -71,6 +72,23 @@ def test_a_prime_suspect_runs_while_no_other_suspect_does():
     assert it.may_run(SUSPECTS, 0.0)
 
 
+def test_a_prime_suspect_does_not_wait_for_ever_while_others_come_and_go():
+    it = Suspects(-UP_S)
+    it.started("one", SUSPECTS)
+    assert not it.may_run(PRIME_SUSPECTS, 10.0)
+    assert it.may_run(SUSPECTS, 10.0 + PATIENCE_S - 0.1)
+    it.started("another", SUSPECTS)
+    assert not it.may_run(PRIME_SUSPECTS, 12.0)
+    assert not it.may_run(SUSPECTS, 10.0 + PATIENCE_S), "the first refusal counts"
+    it.ended("one")
+    assert not it.may_run(SUSPECTS, 20.0)
+    it.ended("another")
+    assert it.may_run(SUSPECTS, 20.0), "it may have gone away, or come behind them"
+    assert it.may_run(PRIME_SUSPECTS, 20.0)
+    it.started("one", SUSPECTS)
+    assert it.may_run(SUSPECTS, 20.0)
+
+
 @pytest.mark.parametrize(
     "report", [None, Report(Ending.FAILED, 0.1, "503"), Report(Ending.GOOD, 9)]
 )
@@ -81,7 +99,7 @@ def test_whatever_became_of_a_suspect_the_lines_are_asked_again(report):
     it.started("seat", PRIME_SUSPECTS, 0.0)
     for line in LINES:
         assert it.admission(line, lambda _: True, 0.0) is SHUT
-        assert it.hold(line, lambda _: True, 0.0) == SuspectHold(1)
+        assert it.hold(line, lambda _: True, 0.0) == SuspectHold(0.0, 1)
     assert it.in_flight == 1
     assert it.changed(0.0) == []
     it.ended("seat", 1.0, report)
@@ -103,7 +121,7 @@ def test_no_suspect_runs_before_the_process_has_been_up_for_a_while():
     it = Destinations(EngineConfig(), 100.0)
     for line in LINES:
         assert it.admission(line, lambda _: True, 100.0 + UP_S - 0.1) is SHUT
-        assert it.hold(line, lambda _: True, 100.0) == SuspectHold(0)
+        assert it.hold(line, lambda _: True, 101.0) == SuspectHold(UP_S - 1.0, 0)
         assert it.admission(line, lambda _: True, 100.0 + UP_S) is ROOM
     assert it.changed(100.0) == []
     assert it.next_change(100.0) == UP_S

@@ -222,7 +222,7 @@ class Lifecycle:
         verdict, error = judged(command.answer)
         counted = verdict != "our fault"
         self._logged(row, counted, error)
-        row |= {"recoveries": 0, "error": error}
+        row |= {"recoveries": 0 if counted else row["recoveries"], "error": error}
         if verdict == "success":
             return self._become(row, "Completed")
         row["failures"] += counted

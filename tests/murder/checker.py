@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Final
 
 import attrs
@@ -133,9 +133,10 @@ class _Books:
         return self._found.attempts.get(task_id, [])
 
     def is_parked(self, task_id: str) -> bool:
-        """Whether its last attempts were lost, as many in a row as are allowed."""
-        last = self._log(task_id)[-self._rules.recoveries_max :]
-        return [one.error_class for one in last] == [ErrorClass.LOST] * self._rules.recoveries_max
+        """Whether as many attempts were lost as are allowed, since one was counted."""
+        last = takewhile(lambda one: not one.counted, reversed(self._log(task_id)))
+        lost = sum(one.error_class is ErrorClass.LOST for one in last)
+        return lost >= self._rules.recoveries_max
 
     def was_called(self, task_id: str) -> bool:
         """Whether any of its last attempts, as many as may be lost, was more than a claim."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, closing
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -262,13 +262,17 @@ class _RunSync:
 
 
 _BEGINNINGS = ("BEGIN IMMEDIATE", *(["BEGIN"] * READERS))
-_opening: list[_Connection] = []
+_opening: list[sqlite3.Connection] = []
 
 
 def _connected(connection: _Connection, begin: str) -> sa.Connection:
+    return _opened(_engine(begin), connection)
+
+
+def _opened(engine: sa.Engine, connection: sqlite3.Connection) -> sa.Connection:
     _opening.append(connection)
     try:
-        return _engine(begin).connect()
+        return engine.connect()
     finally:
         _opening.clear()
 
@@ -283,6 +287,10 @@ def _engine(begin: str) -> sa.Engine:
     def give(*_: object) -> sqlite3.Connection:
         return _opening[0]
 
+    # A new engine has questions to its first connection. They must not meet a disk that fails, or the
+    # first run of a process would be another than the same seed later.
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as first:
+        _opened(engine, first).close()
     return engine
 
 

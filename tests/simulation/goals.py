@@ -78,6 +78,8 @@ _MOMENTS: Final = [
     "a client never hears that its task was accepted",
     "a client's lost create is repeated with its key",
     "a key is refused for another body",
+    "a suspect runs",
+    "a prime suspect runs",
     "a task is parked because its attempts were lost",
     "the drain ends before its deadline",
     "the drain's deadline cuts attempts off",

@@ -4,6 +4,7 @@ gets. Knows the README's promises and the tables, and nothing of the code that k
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any, Final
 import attrs
 
 from engine.config import EngineConfig
+from engine.core.suspects import PRIME_AFTER, SUSPECT_AFTER
 from engine.core.task import Event, Task, TaskId
 
 from .goals import Goals
@@ -120,6 +122,7 @@ class Settings:
 
     config: EngineConfig
     now_us: Callable[[], int]  # by the wall clock
+    latest_us: Callable[[], int]  # that the wall clock has ever shown
     steps: Callable[[], int]  # how often that was set
     max_attempts: Callable[[str], int]  # of a task, by its name
     deadline: Callable[[str], bool]  # whether it has one
@@ -252,7 +255,8 @@ class Books:
             raise Breach(f"tasks run for another server as well: {sorted(running.values())}")
 
     def _check_removed(self, rows: Mapping[TaskId, Row]) -> None:
-        config, now_us = self._settings.config, self._settings.now_us()
+        # The clock may have been set back since it was decided to remove one.
+        config, now_us = self._settings.config, self._settings.latest_us()
         for life in self.lives.values():
             if life.row.id in rows or life.gone:
                 continue
@@ -340,6 +344,9 @@ class Books:
         task_id = life.row.id
         if to == "Processing":
             self._check_turn(life)
+            if life.row.recoveries >= SUSPECT_AFTER:
+                prime = life.row.recoveries >= PRIME_AFTER
+                self._goals.reach("a prime suspect runs" if prime else "a suspect runs")
         if frm != "Processing":
             return
         last = life.tries[attempt - 1]
@@ -367,9 +374,9 @@ class Books:
     def _check_failure(self, life: Life, last: Try) -> None:
         """Nothing is given up without a reason."""
         config, row = self._settings.config, life.row
-        lost = [one.error_class == "lost" for one in life.tries if one.number > life.round_after]
-        in_a_row = next((n for n, one in enumerate(reversed(lost)) if not one), len(lost))
-        if in_a_row >= config.recoveries_max:
+        tries = [one for one in life.tries if one.number > life.round_after]
+        heard = itertools.takewhile(lambda one: not one.counted, reversed(tries))
+        if sum(one.error_class == "lost" for one in heard) >= config.recoveries_max:
             self._goals.reach("a task is parked because its attempts were lost")
         elif (
             not row.failures >= self._settings.max_attempts(row.name)

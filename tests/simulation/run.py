@@ -119,7 +119,7 @@ def simulate_one_of_many(seed: int) -> Outcome:
         again = simulate(seed)
         if again.trace_hash != outcome.trace_hash:
             failure = f"run again it was another: {again.failure or again.trace_hash}"
-            outcome = attrs.evolve(outcome, failure=failure)
+            return attrs.evolve(outcome, failure=failure)
         outcome.counts["replayed"] += 1
     if seed % _FREE_AFTER == 0:
         gc.collect()

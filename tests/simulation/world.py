@@ -46,6 +46,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TURNS_MAX: Final = 50_000  # of Trio's loop without any time passing
 _COMMITS_MAX: Final = 20_000
 _STARTS_WITHIN_S: Final = 600.0  # once nothing goes wrong any more; drains and pauses take a while
+_SETTLES_S: Final = 10.0  # what clients asked for before they left may still wait for the store
 _TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _STEPS_S: Final = (-3600.0, -300.0, -1.0, 1.0, 300.0, 3600.0)
 _LONG_S: Final = 600.0  # a run in which the greatest of them make sense
@@ -65,6 +66,7 @@ class WallClock:
     def __init__(self) -> None:
         self.offset_s = 0.0
         self.steps = 0
+        self._latest_us = 0
 
     def now(self) -> datetime:
         """The time now."""
@@ -74,6 +76,11 @@ class WallClock:
         """The same, as the tables count."""
         return (self.now() - _EPOCH) // timedelta(microseconds=1)
 
+    def latest_us(self) -> int:
+        """The latest that it has ever shown."""
+        self._latest_us = max(self._latest_us, self.now_us())
+        return self._latest_us
+
     def monotonic(self) -> float:
         """Trio's clock."""
         return trio.current_time()
@@ -81,6 +88,7 @@ class WallClock:
     def set_to(self, offset_s: float) -> None:
         """Somebody sets it."""
         if offset_s != self.offset_s:
+            self.latest_us()
             self.offset_s = offset_s
             self.steps += 1
 
@@ -269,6 +277,7 @@ class World:
             Settings(
                 config=self.config,
                 now_us=self.clock.now_us,
+                latest_us=self.clock.latest_us,
                 steps=lambda: self.clock.steps,
                 max_attempts=lambda name: self._specs[name].retry_policy.max_attempts,
                 deadline=lambda name: self._specs[name].deadline is not None,
@@ -342,6 +351,7 @@ class World:
             if trio.current_time() > until:
                 raise Breach(f"no server is up within {_STARTS_WITHIN_S:g} s")
             await trio.sleep(0.5)
+        await trio.sleep(_SETTLES_S)
         lease_s = 10.0 + self.config.lease_margin_s  # the longest timeout of a task
         # Clock steps, schedules and leases may have put it off; from then on, two leases.
         while (left := self._fallen_due_in_s()) > 0:  # noqa: ASYNC110 - it costs no time
