@@ -79,8 +79,15 @@ class Connection:
         async with trio.open_nursery() as self._nursery:
             self.shared.connections.add(self)
             try:
-                with self._reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    await self._read()
+                while not self._goodbye:
+                    with (
+                        self._reading,
+                        suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+                    ):
+                        await self._read()
+                    if not (self._reading.cancelled_caught and self._waiting and self._has_come()):
+                        break
+                    self._reading = trio.CancelScope()  # time was up, but just then came a request
                 if self._reading.cancelled_caught and not (self._waiting or self._goodbye):
                     await self._speak().refuse(408)
                 if self._protocol is not None:
@@ -110,12 +117,15 @@ class Connection:
 
     def give_up(self) -> None:
         """Close, as others need the room; unless the client has said something this moment."""
-        try:
-            self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
+        if not self._has_come():
             self._cut()
-        except OSError:
-            pass  # gone: the reader will notice
+
+    def _has_come(self) -> bool:
+        """Whether there is something to read, from a client that is still there."""
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:  # nothing, or it is gone
+            return False
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -138,6 +148,10 @@ class Connection:
         """What comes next; nothing at the end, however it comes."""
         while self._sock.fileno() >= 0:
             await trio.lowlevel.wait_readable(self._sock)
+            if self._reading.cancel_called:
+                # Time is up as well. Trio would tell at the next checkpoint: in the midst of a request
+                # that is carried out already, and whose client would be told 408.
+                await trio.lowlevel.checkpoint()
             try:
                 return self._sock.recv(RECEIVE_BYTES)
             except (BlockingIOError, InterruptedError):

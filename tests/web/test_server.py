@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -206,6 +208,11 @@ class Running:
     async def is_healthy(self) -> bool:
         async with self.client() as client:
             return (await client.ask(HEALTHZ)).body == b"ok"
+
+
+def hold_up_everything(seconds: float) -> None:
+    """Time passes, things come in, and nothing of this process runs."""
+    time.sleep(seconds)  # noqa: TID251
 
 
 @asynccontextmanager
@@ -477,6 +484,32 @@ async def test_who_wants_no_more_is_told_so_and_closed(lane: type[Lane]) -> None
         assert (await client.answer()).headers[b"connection"] == b"close"
         with trio.fail_after(LINGER_S * 0.8):
             assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("lane", [Express, NoLane])
+async def test_a_request_that_comes_just_as_time_is_up_is_answered(lane: type[Lane]) -> None:
+    """As after a pause of the whole process. Cut off in its midst it would be carried out, and its
+    client told 408."""
+    async with serving(express=lane(), keep_alive_s=0.2) as server, server.client() as client:
+        await client.send(HEALTHZ)
+        assert (await client.answer()).body == b"ok"
+        os.write(client.stream.socket.fileno(), b"GET /slow?s=0.05 HTTP/1.1\r\n%s\r\n" % HOST)
+        hold_up_everything(0.4)
+        assert (await client.answer()).body == b"slow but done"
+        await client.send(HEALTHZ)
+        assert (await client.answer()).body == b"ok"
+        assert await client.rest() == b"", "now it was idle for too long"
+
+
+@pytest.mark.parametrize("lane", [Express, NoLane])
+async def test_a_request_that_is_whole_just_as_time_is_up_is_not_begun(lane: type[Lane]) -> None:
+    async with serving(express=lane(), headers_timeout_s=0.3, keep_alive_s=9) as server:
+        async with server.client() as client:
+            await client.send(b"GET /slow?s=0.05 HTTP/1.1\r\n")
+            await trio.sleep(0.1)
+            os.write(client.stream.socket.fileno(), b"%s\r\n" % HOST)
+            hold_up_everything(0.4)
+            assert (await client.answer()).status == 408
 
 
 @pytest.mark.slow
