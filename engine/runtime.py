@@ -234,8 +234,8 @@ class _Announcer:
     tally: Tally
     observe_attempt: AttemptObserver | None
 
-    def lost_track(self) -> None:
-        self.queue.lost_track()
+    def lost_track(self, rest_s: float) -> None:
+        self.queue.lost_track(rest_s)
         self.hub.lost_track()
 
     def __call__(self, applied: Applied) -> None:

@@ -97,6 +97,7 @@ class Queue:
         self._readings: list[Refilled] = []
         self._busy_s: float | None = None  # when the repository or the store must be left alone
         self._lost_track = False
+        self._rests_until = float("-inf")  # the store has failed of late
         self._turn_s = clock.monotonic()  # when the messages that are being handled were read
 
     def __repr__(self) -> str:
@@ -157,9 +158,11 @@ class Queue:
         with contextlib.suppress(Overloaded):
             self._inbox.tell(Withdrawn(task_ids))
 
-    def lost_track(self) -> None:
-        """Tasks that were handed out may still wait in the store."""
+    def lost_track(self, rest_s: float) -> None:
+        """Tasks that were handed out may still wait in the store. For so long it is left alone: every
+        executor would have it try a claim that fails."""
         self._lost_track = True
+        self._rests_until = max(self._rests_until, self._clock.monotonic() + rest_s)
         with contextlib.suppress(Overloaded):
             self._inbox.tell(Withdrawn(()))
 
@@ -221,6 +224,9 @@ class Queue:
             for backlog in self._backlogs.values():
                 backlog.forget()
         self._backlogs[Lane.RUN].wake(self._destinations.changed(self._turn_s))
+        if self._turn_s < self._rests_until:
+            self._busy_s = self._rests_until - self._turn_s
+            return
         for lane, backlog in self._backlogs.items():
             admit = self._admit if lane is Lane.RUN else None
             while (asker := self._first_asker(lane)) is not None and self._has_room(lane):

@@ -57,8 +57,9 @@ class Announcer(Protocol):
         """These changes are durable."""
         ...
 
-    def lost_track(self) -> None:
-        """A transaction failed: tasks that were to be claimed still wait in the store."""
+    def lost_track(self, rest_s: float) -> None:
+        """A transaction failed: tasks that were to be claimed still wait in the store, which should
+        be left alone for so long."""
         ...
 
 
@@ -113,12 +114,13 @@ class Repository:
             self._note(error)
             for request in requests:
                 request.reply.fail(error)
-            self._announce.lost_track()  # the queue has let go of tasks it wanted claimed
+            # The queue has let go of tasks it wanted claimed.
+            self._announce.lost_track(self._config.store_retry_s)
             return
         except StoreError as error:
             if len(requests) == 1:
                 requests[0].reply.fail(error)
-                self._announce.lost_track()
+                self._announce.lost_track(0.0)
                 return
             for request in requests:  # one of them is at fault: it must not sink the others
                 await self._serve([request])

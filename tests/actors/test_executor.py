@@ -652,8 +652,8 @@ class Shop:
         waiting = [task for task in applied.tasks if task.lane is not None]
         self.broker.announce([Hint(t.lane, entry_of(t)) for t in waiting if t.lane is not None])
 
-    def lost_track(self) -> None:
-        self.queue.lost_track()
+    def lost_track(self, rest_s: float) -> None:
+        self.queue.lost_track(rest_s)
 
 
 async def test_cancelled_at_any_step_an_executor_loses_no_task(autojump_clock):

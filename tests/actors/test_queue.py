@@ -279,7 +279,11 @@ async def test_when_a_transaction_failed_it_reads_the_store_again(autojump_clock
         await trio.testing.wait_all_tasks_blocked()
         (request,) = rig.repository.receive_nowait()
         request.reply.fail(StoreUnavailable("the disk is gone"))
-        rig.actor.lost_track()
+        rig.actor.lost_track(3.0)
+        assert await rig.requests() == []
+        await trio.sleep(2.9)
+        assert await rig.requests() == [], "the store is left alone"
+        await trio.sleep(0.2)
         assert [type(command) for command in await rig.requests()] == [Refill, Refill]
 
 

@@ -39,12 +39,14 @@ class Told:
 
     applied: list[Applied] = attrs.field(factory=list)
     lost: int = 0
+    rest_s: float | None = None
 
     def __call__(self, applied: Applied) -> None:
         self.applied.append(applied)
 
-    def lost_track(self) -> None:
+    def lost_track(self, rest_s: float) -> None:
         self.lost += 1
+        self.rest_s = rest_s
 
 
 class Rig:

@@ -265,7 +265,7 @@ async def test_the_repository_gets_over_what_was_not_true(store, file, autojump_
     class Silent:
         def __call__(self, applied: object) -> None: ...
 
-        def lost_track(self) -> None:
+        def lost_track(self, rest_s: float) -> None:
             pytest.fail("a conflict is tried again")
 
     config = EngineConfig()

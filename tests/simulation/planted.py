@@ -263,7 +263,7 @@ def _dropping_hints(announce: Any) -> Any:
     return drop
 
 
-def _nothing(_: Any) -> Any:
+def _nothing(*_: Any) -> Any:
     return lambda *_args, **_more: None
 
 

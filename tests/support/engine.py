@@ -172,7 +172,6 @@ class TroubledStore:
         self.reads_down = False
         self.delay_s = 0.0  # what a transaction takes
         self.gate: trio.Event | None = None  # transactions wait for it
-        self.refuses: Callable[[Records], bool] | None = None
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[Store]:
