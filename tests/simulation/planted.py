@@ -301,7 +301,7 @@ BUGS: Final = (
         Plant(Changes, "_finish", _without_attempt),
         80,
         ("begun before it was claimed",),
-        _UNKNOWN_COMMITS,
+        Faults({"store.io_after": 0.3, "net.broken": 0.5}),
     ),
     Bug(
         "attempt number used again",
