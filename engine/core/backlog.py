@@ -122,7 +122,7 @@ class Backlog:
         return (
             self._missed
             or not (self._ready.complete and self._scheduled.known)
-            or any(_may_hold(self._aside[one]) for one in self._aside.keys() - mine)
+            or any(_may_hold(side) for one, side in self._aside.items() if one not in mine)
             or any(self._places[key[2]][0].destination not in mine for key in self._ready)
         )
 

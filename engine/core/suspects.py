@@ -4,10 +4,9 @@ Whatever ended it was in flight then, but so were up to a hundred others. Those 
 twice in a row are *suspects*: a few of them run at once. Of these few, one that is in flight at a
 third end is a *prime suspect*: it runs while no other suspect does, because with the next end it is
 parked (``EngineConfig.recoveries_max``, whose default fits these figures), and must take nobody with
-it. So a task that does end the
-process costs four starts. None of them runs before the process has been up for a while: so the
-others get their turn before it may end again, and where it is ended from outside, again and again,
-suspects do not come under ever more suspicion.
+it. So a task that does end the process costs four starts. None of them runs before the process has
+been up for a while: so the others get their turn before it may end again, and where it is ended from
+outside, again and again, suspects do not come under ever more suspicion.
 
 Suspects wait in a line of their own, wherever they go: both kinds stand for a destination.
 """
