@@ -3,29 +3,20 @@ nothing may be left over. The benchmark's question of that name, as a line of th
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from functools import partial
 from typing import Final, NoReturn
 
 import click
 
 from benchmarks.cancel_leak import measure
-from benchmarks.tasks import Settings
-from tests.attack.verdict import RECORD, Came, came_of, conclude
+from tests.attack.verdict import RECORD, conclude, measured
 
 BAR: Final = "cancel leak"
-
-
-async def attack() -> Came:
-    """Cut them off, and look what is left."""
-    with tempfile.TemporaryDirectory(prefix="ringback-cancel-leak-") as directory:
-        settings = Settings(quick=False, full=False, queued=None, directory=Path(directory))
-        figures = await measure(settings)
-    return came_of("20,000 callbacks, half of them cut off at random points", figures)
+TRIED: Final = "20,000 callbacks, half of them cut off at random points"
 
 
 @click.command()
 @RECORD
 def command(*, record: bool) -> NoReturn:
     """Cut off half of 20,000 callbacks."""
-    conclude(BAR, "cancel-leak", attack, record=record)
+    conclude(BAR, "cancel-leak", partial(measured, measure, TRIED), record=record)

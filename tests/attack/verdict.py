@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+import tempfile
+from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Final, NoReturn
 
 import attrs
@@ -13,6 +15,7 @@ import click
 
 from benchmarks import interrupted
 from benchmarks.report import Figure, value_text
+from benchmarks.tasks import Settings
 from tests.attack.target import AttackSucceeded
 from tests.bars import Seen, say
 
@@ -49,14 +52,16 @@ class Came:
         )
 
 
-def came_of(tried: str, figures: Sequence[Figure]) -> Came:
-    """What came of it, as the figures of a benchmark say it: those that have a limit."""
-    judged = [figure for figure in figures if figure.limit is not None]
+async def measured(measure: Callable[[Settings], Awaitable[list[Figure]]], tried: str) -> Came:
+    """What came of a question of the benchmark, in its long form: the figures that have a limit."""
+    with tempfile.TemporaryDirectory(prefix="ringback-attack-") as directory:
+        settings = Settings(quick=False, full=False, queued=None, directory=Path(directory))
+        figures = [one for one in await measure(settings) if one.limit is not None]
     said = [
-        f"{figure.what} {figure.stat} {value_text(figure.value, figure.unit)}".replace("  ", " ")
-        for figure in judged
+        " ".join(filter(None, (one.what, one.stat, value_text(one.value, one.unit))))
+        for one in figures
     ]
-    missed = [text for text, figure in zip(said, judged, strict=True) if not figure.met]
+    missed = [text for text, one in zip(said, figures, strict=True) if not one.met]
     return Came(tried=tried, seen=", ".join(said), misses=missed)
 
 
