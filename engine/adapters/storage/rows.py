@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, wraps
+from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
 
 from engine.adapters.codec import (
@@ -27,15 +28,27 @@ from .schema import archive, task as live
 Row: TypeAlias = tuple[Any, ...]
 T = TypeVar("T")
 
-TASK_COLUMNS = tuple(column.name for column in live.columns if column.name in archive.c)
-"""The order in which ``task_from`` takes a row; an archived one has ``archived_at`` behind."""
+SEAL = "seal"
+TASK_COLUMNS = tuple(one.name for one in live.columns if one.name in archive.c and one.name != SEAL)
+"""What live and archived tasks have in common."""
 
-FIXED = ("id", "name", "priority", "partition_key", "spec", "created_at")
-STATE_COLUMNS = tuple(name for name in TASK_COLUMNS if name not in FIXED)
-CHANGED_COLUMNS = (*STATE_COLUMNS, "destination")
+READ_COLUMNS = (*TASK_COLUMNS, SEAL, "destination", "archived_at")
+"""The order in which ``task_from`` takes a row. Of the last two, one is always NULL."""
+
+_FIXED = ("id", "name", "priority", "partition_key", "spec", "created_at")
+_CHANGING = tuple(n for n, name in enumerate(TASK_COLUMNS) if name not in _FIXED)
+_changing = itemgetter(*_CHANGING)
+CHANGED_COLUMNS = (*_changing(TASK_COLUMNS), "destination", SEAL)
 """What changes while the spec stays as it is."""
 
-_SEAL = '"crc32":"'
+_UNSEALED = ("id", "spec", "result", "wait", "turn")
+"""The first is written differently by dialects and stands in every index, the next two have a seal
+of their own, ``wait`` is also changed by SQL alone, and ``turn`` is never read."""
+_sealed_values = itemgetter(
+    *(n for n, name in enumerate(TASK_COLUMNS) if name not in _UNSEALED),
+)
+
+_TEXT_SEAL = '"crc32":"'
 """The last member of a text, with the checksum of the text without it: databases do not notice a
 flipped bit in a URL or a payload."""
 
@@ -90,28 +103,28 @@ def _moment(value: int | None) -> datetime | None:
 
 def spec_text(spec: TaskSpec) -> str:
     """The column of a spec."""
-    return _sealed(encode_spec(spec))
+    return _sealed_text(encode_spec(spec))
 
 
 def result_text(result: CallbackResult | None) -> str | None:
     """The column of a result."""
     text = encode_result(result)
-    return None if text is None else _sealed(text)
+    return None if text is None else _sealed_text(text)
 
 
-def _sealed(text: str) -> str:
+def _sealed_text(text: str) -> str:
     comma = "," if len(text) > len("{}") else ""
     try:
         checksum = zlib.crc32(text.encode())
     except UnicodeEncodeError as error:
         raise StoreRejected(str(error)) from error
-    return f'{text[:-1]}{comma}{_SEAL}{checksum:08x}"}}'
+    return f'{text[:-1]}{comma}{_TEXT_SEAL}{checksum:08x}"}}'
 
 
 def _intact(text: str) -> str:
     """The text; raises ``ValueError`` if it is not as it was written. Earlier versions wrote none
     of our checksums."""
-    if text[-19:-10] == _SEAL:
+    if text[-19:-10] == _TEXT_SEAL:
         content = text[:-19].removesuffix(",").encode()
         if f"{zlib.crc32(b'}', zlib.crc32(content)):08x}" != text[-10:-2]:
             raise ValueError("its checksum is wrong")
@@ -125,12 +138,24 @@ def turn_of(task: Task) -> str | None:
     return BLOCKED if task.wait is Wait.BLOCKED else HOLDS
 
 
-def state_row(task: Task, result: str | None) -> Row:
-    """The columns that change while the spec stays as it is: ``STATE_COLUMNS``. ``result`` is its
-    text."""
+def _seal_of(row: Sequence[Any], destination: str | None, archived_at: int | None) -> int:
+    """The checksum of a row that begins with ``TASK_COLUMNS``, to be kept beside it: most databases
+    notice a flipped bit in an index at best."""
+    return zlib.crc32(repr((_sealed_values(row), destination, archived_at)).encode())
+
+
+def task_row(task: Task, spec: str, result: str | None) -> Row:
+    """The columns that live and archived tasks have: ``TASK_COLUMNS``. The texts are given."""
+    described = task.spec
     return (
+        task.id,
+        described.name,
+        described.priority,
+        described.partition_key,
+        spec,
         _TEXT[task.status],
         task.version,
+        micros(task.created_at),
         micros(task.updated_at),
         micros(task.due_at),
         task.rank,
@@ -151,34 +176,23 @@ def state_row(task: Task, result: str | None) -> Row:
 
 def changed_row(task: Task, result: str | None) -> Row:
     """What an update writes: ``CHANGED_COLUMNS``. A task may become a suspect, or cease to be."""
-    return (*state_row(task, result), queued_for(task))
-
-
-def task_row(task: Task, spec: str, result: str | None) -> Row:
-    """The columns that live and archived tasks have: ``TASK_COLUMNS``. The texts are given."""
-    described = task.spec
-    state = state_row(task, result)
-    return (
-        task.id,
-        described.name,
-        described.priority,
-        described.partition_key,
-        spec,
-        *state[:2],
-        micros(task.created_at),
-        *state[2:],
-    )
+    row = task_row(task, "", result)
+    destination = queued_for(task)
+    return (*_changing(row), destination, _seal_of(row, destination, None))
 
 
 def live_row(task: Task, spec: str, result: str | None) -> Row:
-    """The columns of a live task. The last follows from the spec, and is searched for."""
-    return (*task_row(task, spec, result), queued_for(task))
+    """The columns of a live task. Its destination follows from the spec, and is searched for."""
+    row = task_row(task, spec, result)
+    destination = queued_for(task)
+    return (*row, destination, _seal_of(row, destination, None))
 
 
 def archived_row(task: Task, spec: str, result: str | None) -> Row:
     """The columns of an archived task."""
-    archived_at = task.archived_at
-    return (*task_row(task, spec, result), None if archived_at is None else micros(archived_at))
+    row = task_row(task, spec, result)
+    archived_at = None if task.archived_at is None else micros(task.archived_at)
+    return (*row, archived_at, _seal_of(row, None, archived_at))
 
 
 def _result_from(text: str | None) -> CallbackResult | None:
@@ -187,7 +201,10 @@ def _result_from(text: str | None) -> CallbackResult | None:
 
 @_damage_named
 def task_from(row: Sequence[Any]) -> Task:
-    """The task of a row of ``TASK_COLUMNS``."""
+    """The task of a row of ``READ_COLUMNS``. Earlier versions wrote no seal."""
+    seal, destination, archived_at = row[23:]
+    if seal is not None and seal != _seal_of(row, destination, archived_at):
+        raise ValueError("its checksum is wrong")
     return Task(
         id=row[0],
         spec=decode_spec(_intact(row[4]), row[1], row[2], row[3]),
@@ -208,7 +225,7 @@ def task_from(row: Sequence[Any]) -> Task:
         completed_at=_moment(row[20]),
         result=_result_from(row[21]),
         reason=row[22],
-        archived_at=_moment(row[23]) if len(row) > 23 else None,
+        archived_at=_moment(archived_at),
     )
 
 

@@ -54,6 +54,11 @@ def _task_columns() -> list[sa.Column[object]]:
     ]
 
 
+def _seal() -> sa.Column[object]:
+    """The checksum of the other columns; rows of earlier versions have none."""
+    return sa.Column("seal", sa.BigInteger)
+
+
 def _index(name: str, *columns: str, where: str | None = None) -> sa.Index:
     condition = None if where is None else sa.text(where)
     return sa.Index(
@@ -67,6 +72,7 @@ task = sa.Table(
     *_task_columns(),
     # Scheme, host and port of the callback; only the lane "run" asks for it, so the archive does not.
     sa.Column("destination", sa.String(300), nullable=False, server_default=""),
+    _seal(),
     _index("ix_task_status", "status", "id"),
     _index("ix_task_name", "name", "id"),
     # Holds all that a page asks for and all it is asked by ("wait" too: SQLite checks it again), so
@@ -89,6 +95,7 @@ archive = sa.Table(
     METADATA,
     *_task_columns(),
     sa.Column("archived_at", MOMENT, nullable=False),
+    _seal(),
     _index("ix_archive_status", "status", "id"),
     _index("ix_archive_name", "name", "id"),
     _index("ix_archive_archived", "archived_at", "id"),

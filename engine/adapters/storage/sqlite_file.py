@@ -121,8 +121,8 @@ def _check_content(connection: sqlite3.Connection) -> None:
     if found != "ok":
         raise StoreDamaged(found)
     if _revision(connection) == migrations.HEAD:
-        columns = ", ".join(rows.TASK_COLUMNS)
-        first = f"SELECT {columns} FROM task LIMIT {CHECKED_TASKS_MAX}"  # noqa: S608  # our names
+        columns = ", ".join(rows.READ_COLUMNS[:-1])
+        first = f"SELECT {columns}, NULL FROM task LIMIT {CHECKED_TASKS_MAX}"  # noqa: S608  # our names
         for row in connection.execute(first):
             rows.task_from(row)
 

@@ -16,7 +16,7 @@ from sqlalchemy import bindparam
 from engine.core.task import Status
 
 from .many import Convert, Many, converter, given, inserting, many
-from .rows import BLOCKED, CHANGED_COLUMNS, HOLDS, TASK_COLUMNS
+from .rows import BLOCKED, CHANGED_COLUMNS, HOLDS, READ_COLUMNS
 from .schema import (
     READY,
     READY_TO_RUN,
@@ -41,11 +41,13 @@ _ids: sa.BindParameter[Any] = bindparam("ids", expanding=True)
 
 # -- reading ---------------------------------------------------------------------------------
 
-_live = sa.select(*(task.c[name] for name in TASK_COLUMNS))
+_live, _archived = (
+    sa.select(*(table.c.get(name, sa.null()) for name in READ_COLUMNS)) for table in (task, archive)
+)
 live_by_ids = _live.where(task.c.id.in_(_ids))
-archived_by_ids = sa.select(archive).where(archive.c.id.in_(_ids))
+archived_by_ids = _archived.where(archive.c.id.in_(_ids))
 live_by_id = _live.where(task.c.id == bindparam("one"))
-archived_by_id = sa.select(archive).where(archive.c.id == bindparam("one"))
+archived_by_id = _archived.where(archive.c.id == bindparam("one"))
 all_counts = sa.select(status_count.c.status, status_count.c.n)
 holder = sa.select(task.c.id).where(
     task.c.partition_key == bindparam("key"), task.c.turn == sa.literal_column(f"'{HOLDS}'")
@@ -88,8 +90,8 @@ class LookUp:
 def look_up(dialect: sa.Dialect) -> LookUp:
     """Rendered once for each database opened."""
     one: sa.BindParameter[Any] = bindparam("one")
-    live = sa.select(*(task.c[name] for name in TASK_COLUMNS), sa.null()).where(task.c.id == one)
-    anywhere = sa.union_all(live, sa.select(archive).where(archive.c.id == one))
+    live = _live.where(task.c.id == one)
+    anywhere = sa.union_all(live, _archived.where(archive.c.id == one))
     text, id_to = str(anywhere.compile(dialect=dialect)), converter(task.c.id, dialect)
     return LookUp(text, id_to, converter(task.c.id, dialect, back=True))
 

@@ -12,7 +12,7 @@ from engine.errors import StoreDamaged, StoreError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision; a test compares it with the scripts."""
 
 _VERSIONS = sa.table("alembic_version", sa.column("version_num"))
