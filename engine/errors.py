@@ -20,7 +20,8 @@ EngineError
     ├── StoreRejected      the store refuses these values for ever
     ├── StoreLocked        another process owns this database
     └── StoreDamaged       the file is not a database, or a damaged one
-        └── StoreIncomplete  it holds less than it is known to have held
+        ├── StoreIncomplete  it holds less than it is known to have held
+        └── TaskDamaged      what is stored of one task is not what was written
 """
 
 from __future__ import annotations
@@ -174,3 +175,11 @@ class StoreDamaged(StoreError):
 
 class StoreIncomplete(StoreDamaged):
     """The file holds less than it is known to have held, or is another one."""
+
+
+class TaskDamaged(StoreDamaged):
+    """What is stored of this task is not what was written. It does not run; others do."""
+
+    def __init__(self, task_id: str, why: str) -> None:
+        self.task_id = task_id
+        super().__init__(why)

@@ -55,8 +55,12 @@ from .errors import (
     IllegalTransition,
     InvalidTask,
     NotTakeable,
+    Overloaded,
     QueueEmpty,
+    StoreUnavailable,
+    TaskDamaged,
     TaskNotFound,
+    WatcherLagged,
 )
 from .messages import Next, QueueMessage, RepositoryMessage, Request
 from .ports.clock import Clock
@@ -187,7 +191,7 @@ class Engine:
                 )
                 try:
                     return await self._parts.queue_inbox.ask(question)
-                except (ClaimLost, IllegalTransition, NotTakeable, TaskNotFound):
+                except (ClaimLost, IllegalTransition, NotTakeable, TaskDamaged, TaskNotFound):
                     continue  # somebody changed the task just before we got it
         raise QueueEmpty
 
@@ -204,12 +208,17 @@ class Engine:
         """``execute``, then wait for the end, at most ``wait_s``; the task as it then is."""
         wanted = EventFilter(task_ids=frozenset({task_id}))
         async with self.watch(wanted, lasting=True) as watch:
-            await self.execute(task_id)
-            # When the engine stops, the task is where it is: the caller is told that.
-            with trio.move_on_after(wait_s), contextlib.suppress(EngineStopping):
-                while (await self.get(task_id)).status not in ENDED:
+            task = await self.execute(task_id)
+            # That is durable: whatever happens now, the caller is told where the task is.
+            with (
+                trio.move_on_after(wait_s),
+                contextlib.suppress(EngineStopping, StoreUnavailable, WatcherLagged),
+            ):
+                while (task := await self.get(task_id)).status not in ENDED:
                     await watch.receive()  # perhaps of what happened before
-        return await self.get(task_id)
+        with contextlib.suppress(StoreUnavailable):
+            task = await self.get(task_id)
+        return task
 
     async def release(self, task_id: TaskId) -> Task:
         """Give a Pending task back to the queue."""
@@ -247,8 +256,12 @@ class Engine:
         for task in await self._parts.store.tasks(query, limit):
             try:
                 redriven.append((await self.retry(task.id)).id)
-            except (IllegalTransition, TaskNotFound):
+            except (IllegalTransition, TaskDamaged, TaskNotFound):
                 continue  # somebody else was faster
+            except (Overloaded, StoreUnavailable):
+                if not redriven:
+                    raise
+                break  # some were: that must be told
         return redriven
 
     # -- looking -----------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from engine.errors import (
     StoreFull,
     StoreRejected,
     StoreUnavailable,
+    TaskDamaged,
     TaskNotFound,
     VersionMismatch,
     WatcherLagged,
@@ -93,8 +94,17 @@ _KINDS: tuple[tuple[type[EngineError], int, str], ...] = (
     (StoreFull, 507, "store-full"),
     (StoreUnavailable, 503, "store-unavailable"),
     (StoreRejected, 400, "invalid-request"),
+    (TaskDamaged, 500, "task-damaged"),
     (StoreError, 500, "internal-error"),
 )
+
+
+_INTERNAL = {
+    "internal-error": "something went wrong in the store; the server's log says what",
+    "task-damaged": "what is stored of this task is damaged, so it does not run; the server's log "
+    "says what was found. Restore the database from a backup",
+}
+"""What is said instead of the error, which tells of files."""
 
 
 def problem_of(error: EngineError) -> Problem:
@@ -102,7 +112,7 @@ def problem_of(error: EngineError) -> Problem:
     if isinstance(error, InvalidTask):
         return invalid([(pointer(map(camel_part, path)), text) for path, text in error.problems])
     status, kind = next((s, k) for cls, s, k in _KINDS if isinstance(error, cls))
-    detail = "something went wrong in the store" if status == 500 else str(error)
+    detail = _INTERNAL.get(kind) or str(error)
     problem = Problem(status=status, kind=kind, detail=detail)
     match error:
         case IllegalTransition():

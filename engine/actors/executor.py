@@ -34,6 +34,7 @@ from engine.errors import (
     Overloaded,
     StoreRejected,
     StoreUnavailable,
+    TaskDamaged,
     TaskNotFound,
 )
 from engine.messages import Next, QueueMessage, RepositoryMessage, Request
@@ -124,7 +125,7 @@ async def executor(kit: ExecutorKit, *, task_status: trio.TaskStatus[None]) -> N
                 task = await seat.next()
             except EngineStopping:
                 return
-            except (ClaimLost, TaskNotFound):
+            except (ClaimLost, TaskDamaged, TaskNotFound):
                 continue
             except (Overloaded, StoreRejected, StoreUnavailable):
                 await trio.sleep(kit.config.store_retry_s)
@@ -193,7 +194,7 @@ class _Result:
             return False
         try:
             await self._told.wait()
-        except (ClaimLost, TaskNotFound):
+        except (ClaimLost, TaskDamaged, TaskNotFound):
             self._kit.in_flight.late_results += self._called
         except EngineStopping:
             pass

@@ -29,6 +29,7 @@ from engine.errors import (
     StoreConflict,
     StoreError,
     StoreUnavailable,
+    TaskDamaged,
 )
 from engine.messages import RepositoryMessage, Request
 from engine.ports.clock import Clock
@@ -177,6 +178,8 @@ class Repository:
         """The command's result, or the ``EngineError`` that refuses it."""
         try:
             return changes.apply(request.command)
+        except TaskDamaged as refused:
+            return refused
         except StoreError:
             raise
         except EngineError as refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -9,11 +10,13 @@ import trio
 
 from engine.config import EngineConfig
 from engine.core.commands import Prune, Sweep
-from engine.errors import EngineStopping, Overloaded, StoreError
+from engine.errors import EngineStopping, Overloaded, StoreError, StoreUnavailable
 from engine.messages import RepositoryMessage, Request
 
 from .executor import InFlight
 from .mailbox import Inbox
+
+_log = logging.getLogger("ringback.timers")
 
 
 async def sweeper(
@@ -47,7 +50,10 @@ async def _repeat(
             done: int = await repository.ask(partial(Request, command()))
         except EngineStopping:
             return
-        except (Overloaded, StoreError):
+        except (Overloaded, StoreUnavailable):
             done = 0  # the next round will do it
+        except StoreError as error:
+            _log.error("could not look for what has expired or is old: %s", error)
+            done = 0
         if done < full:
             await trio.sleep(interval_s)

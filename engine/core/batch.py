@@ -11,7 +11,7 @@ from typing import Protocol
 
 import attrs
 
-from engine.errors import TaskNotFound
+from engine.errors import TaskDamaged, TaskNotFound
 
 from .commands import StoredAnswer
 from .entries import Entry
@@ -35,8 +35,11 @@ class WriteSet:
 class Records(Protocol):
     """The store inside one transaction. Synchronous; sees its own writes."""
 
-    def load(self, ids: Collection[TaskId]) -> dict[TaskId, Task]:
-        """The tasks that exist, live or archived."""
+    def load(self, ids: Collection[TaskId]) -> Mapping[TaskId, Task | TaskDamaged]:
+        """The tasks that exist, live or archived; instead of one that cannot be read, why.
+
+        Whichever method meets such a task sets it aside: from then on no search finds it.
+        """
         ...
 
     def counts(self) -> Mapping[Status, int]:
@@ -103,7 +106,7 @@ class Batch:
         self.changed: dict[TaskId, Task] = {}  # every task written, as it now is
         self.events: list[Event] = []  # every event written, with its seq
         self.attempts: list[Attempt] = []
-        self._current: dict[TaskId, Task | None] = {}
+        self._current: dict[TaskId, Task | TaskDamaged | None] = {}
         self._stored: dict[TaskId, int | None] = {}  # version in the store of each dirty task
         self._new_events: list[Event] = []
         self._new_attempts: list[Attempt] = []
@@ -119,12 +122,14 @@ class Batch:
             self._current.update({task_id: found.get(task_id) for task_id in missing})
 
     def task(self, task_id: TaskId) -> Task:
-        """The task as it now is; raises ``TaskNotFound``."""
+        """The task as it now is; raises ``TaskNotFound`` or ``TaskDamaged``."""
         if task_id not in self._current:
             self.prefetch((task_id,))
         task = self._current[task_id]
         if task is None:
             raise TaskNotFound(task_id)
+        if isinstance(task, TaskDamaged):
+            raise task
         return task
 
     def add(self, task: Task) -> None:

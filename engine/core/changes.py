@@ -170,7 +170,12 @@ class Changes(Moves):
             raise IllegalTransition(task.id, task.status, "execute again", allowed)
         rank = self.rank(task.spec, self._now)
         return self.put(
-            task, lane=Lane.RUN, wait=Wait.READY, expires_at=None, due_at=self._now, rank=rank
+            task,
+            lane=Lane.RUN,
+            wait=Wait.READY,
+            expires_at=task.spec.deadline,
+            due_at=self._now,
+            rank=rank,
         )
 
     def _claim(self, command: Claim) -> Task:
@@ -304,8 +309,11 @@ class Changes(Moves):
         expired = self._batch.flushed().expired(self._now, command.limit)
         found = [self._batch.adopt(task).id for task in expired]
         for task in map(self._batch.task, found):  # as it is now: one end may unblock another
-            if task.status is Status.PENDING:
+            if task.status is Status.PENDING and task.lane is None:
                 self.move(task, Trigger.LEASE_EXPIRED, reason="the client's lease ended")
+            elif task.status is Status.PENDING:  # it was to run, and had to wait too long
+                queued = self.move(task, Trigger.LEASE_EXPIRED, reason="its deadline passed")
+                self.move(queued, Trigger.EXPIRE, reason="its deadline passed")
             elif task.status is not Status.PROCESSING:
                 self.move(task, Trigger.EXPIRE, reason="its deadline passed")
             elif task.id in command.in_flight:

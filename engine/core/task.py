@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import attrs
@@ -142,14 +142,34 @@ class TaskSpec:
             found.append((("delay_s",), "cannot be given together with runAt"))
         for name in ("run_at", "deadline"):
             moment = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
+            if moment is None:
+                continue
+            if moment.tzinfo is None:
                 found.append(((name,), "must carry a time zone"))
+            elif not _UTC_MIN <= moment <= _UTC_MAX:
+                found.append(((name,), "is not a time of the years 1 to 9999 in UTC"))
+        for name, kind in _EXACT.items():
+            value = getattr(self, name)
+            if value is not None and type(value) is not kind:
+                found.append(((name,), f"must be of type {kind.__name__}, and none that derives"))
         return found
 
     def check(self) -> None:
         """Raise ``InvalidTask`` with every broken rule, or do nothing."""
         if found := self.problems():
             raise InvalidTask(found)
+
+
+_EXACT = {
+    "name": str,
+    "partition_key": str,
+    "priority": int,
+    "dispatch": Dispatch,
+    "method": Method,
+}
+"""What decides where a task waits, and is a column of its own: it must be read as it was written."""
+
+_UTC_MIN, _UTC_MAX = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 @attrs.frozen(kw_only=True)

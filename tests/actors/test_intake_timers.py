@@ -20,7 +20,7 @@ from engine.errors import TaskNotFound
 from engine.messages import Offered, QueueMessage, RepositoryMessage, Withdrawn
 from engine.ports.broker import Hint
 from tests.support.builders import CONFIG, an_id, at
-from tests.support.engine import BAD, GOOD, After, World, submit, submit_one, until
+from tests.support.engine import BAD, GOOD, HANGS, After, World, submit, submit_one, until
 from tests.support.sweep import CancelAtStep, cancel_sweep
 
 URL = "http://callee.example/it"
@@ -146,6 +146,20 @@ async def test_a_deadline_ends_a_waiting_task(autojump_clock):
         await trio.sleep(3)
         task = await engine.get(task_id)
         assert (task.status, task.reason) == (Status.FAILED, "its deadline passed")
+
+
+async def test_a_deadline_ends_what_was_to_run_and_had_to_wait(autojump_clock):
+    world = World()
+    async with world.open(executors=1) as engine:
+        await submit_one(engine, HANGS, timeout_s=100)
+        task_id = await submit_one(engine, dispatch=Dispatch.MANUAL, deadline=at(20.0))
+        await engine.dequeue()
+        await engine.execute(task_id)
+        await until(engine, [task_id], within_s=25)
+        task = await engine.get(task_id)
+        await world.check_books([task_id])
+        assert await world.path(task_id) == ["Queued", "Pending", "Queued", "Failed"]
+    assert (task.status, task.reason) == (Status.FAILED, "its deadline passed")
 
 
 async def test_a_deadline_ends_the_retries(autojump_clock):

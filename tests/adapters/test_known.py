@@ -23,7 +23,7 @@ from engine.adapters.storage.sqlite import SqliteStore, open_sqlite_store
 from engine.adapters.system import TrioClock
 from engine.adapters.threads import InlineRunSync
 from engine.config import EngineConfig
-from engine.core.batch import Records, WriteSet
+from engine.core.batch import Batch, Records, WriteSet
 from engine.core.commands import AnyCommand, Cancel, Claim, Prune, Refill, Retry, Update
 from engine.core.queries import TaskQuery
 from engine.core.task import CallbackResult, Dispatch, Lane, Status
@@ -183,7 +183,7 @@ async def test_what_was_undone_is_not_known(store):
     await commit(store, creating(1), now=NOW)
 
     def work(records: Records) -> None:
-        task = records.load({an_id(1)})[an_id(1)]
+        task = Batch(records).task(an_id(1))
         changed = attrs.evolve(task, version=2, owner="nobody", status=Status.PROCESSING)
         counts = {Status.QUEUED: -1, Status.PROCESSING: 1}
         records.write(

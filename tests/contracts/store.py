@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from engine.core.batch import Records, WriteSet
+from engine.core.batch import Batch, Records, WriteSet
 from engine.core.task import CallbackResult, ErrorClass, Lane, RetryPolicy, Status, Task, Wait
 from engine.errors import StoreConflict, StoreRejected
 from engine.ports.store import Store
@@ -78,9 +78,9 @@ async def test_an_update_keeps_a_spec_that_was_read_in_the_same_transaction(stor
     await write(store, inserts=[ENTIRE])
 
     def work(records: Records) -> None:
-        task = records.load({ENTIRE.id})[ENTIRE.id]
+        task = Batch(records).task(ENTIRE.id)
         records.write(WriteSet(updates=[(attrs.evolve(task, version=13, owner="me"), 12)]))
-        task = records.load({ENTIRE.id})[ENTIRE.id]
+        task = Batch(records).task(ENTIRE.id)
         spec = attrs.evolve(task.spec, payload="new")
         records.write(WriteSet(updates=[(attrs.evolve(task, version=14, spec=spec), 13)]))
 
@@ -176,7 +176,7 @@ async def test_an_archived_task_moves_in_one_transaction(store: Store):
     await write(store, inserts=[a_task(1, metadata={"a": "b"})], attempts=[an_attempt(an_id(1))])
 
     def work(records: Records) -> Task:
-        task = records.load({an_id(1)})[an_id(1)]
+        task = Batch(records).task(an_id(1))
         ended = attrs.evolve(
             task, status=Status.COMPLETED, version=2, lane=None, wait=None, archived_at=at(1)
         )

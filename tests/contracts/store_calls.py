@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from engine.adapters.storage import open_store
-from engine.core.batch import Records, WriteSet
+from engine.core.batch import Batch, Records, WriteSet
 from engine.core.queries import TaskQuery
 from engine.core.task import Status
 from engine.ports.store import Store
@@ -116,7 +116,7 @@ async def test_transactions_run_one_after_the_other(store: Store):
 
 async def test_a_snapshot_is_of_one_moment(store: Store):
     def one(records: Records) -> None:
-        task = records.load({an_id(1)})[an_id(1)]
+        task = Batch(records).task(an_id(1))
         changed = attrs.evolve(task, version=task.version + 1)
         records.write(WriteSet(updates=[(changed, task.version)], events=[an_event(task)]))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import enum
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import attrs
@@ -15,6 +16,10 @@ from tests.support.builders import a_task, an_event
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 NAIVE = datetime(2026, 1, 2)  # noqa: DTZ001
 GOOD: dict[str, Any] = {"name": "n", "callback_url": "http://h/"}
+
+
+class Named(enum.StrEnum):
+    ONE = "one"
 
 
 def problems(**fields: Any) -> list[tuple[tuple[str | int, ...], str]]:
@@ -52,6 +57,14 @@ def test_the_least_and_the_most_that_can_be_given_are_fine() -> None:
         ("partition_key", ""),
         ("run_at", NAIVE),
         ("deadline", NAIVE),
+        ("run_at", datetime.max.replace(tzinfo=timezone(-timedelta(hours=14)))),
+        ("deadline", datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))),
+        ("name", Named.ONE),
+        ("partition_key", Named.ONE),
+        ("priority", True),
+        ("priority", 5.0),
+        ("dispatch", "auto"),
+        ("method", "PUT"),
     ],
 )
 def test_a_broken_rule_is_named_by_its_field(field: str, value: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from engine.adapters.storage import open_store
-from engine.errors import StoreError, StoreFull, StoreUnavailable
+from engine.errors import StoreError, StoreFull, StoreUnavailable, TaskDamaged
 from tests.support.app import HOOK, NOBODY, V1, Api, open_api
 from tests.support.fakes import FaultyStores, ScriptedNet
 from web.settings import WebSettings
@@ -229,16 +229,21 @@ async def test_a_store_in_trouble_is_told_and_nothing_is_accepted(
 
 
 @pytest.mark.parametrize(
-    "fault", [StoreError("secret: /var/lib/x"), RuntimeError("secret: /var/lib/x")]
+    ("fault", "kind"),
+    [
+        (StoreError("secret: /var/lib/x"), "internal-error"),
+        (RuntimeError("secret: /var/lib/x"), "internal-error"),
+        (TaskDamaged(NOBODY, "secret: /var/lib/x"), "task-damaged"),
+    ],
 )
 async def test_an_unexpected_error_shows_nothing_of_the_inside(
-    fault: Exception, caplog: pytest.LogCaptureFixture
+    fault: Exception, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     stores = FaultyStores(partial(open_store, "memory:"))
     async with open_api(net=ScriptedNet(), store=stores) as api:
         stores.faults["get"] = fault
         answer = await api.call("GET", f"{V1}/tasks/{NOBODY}", documented=False)
-        assert (answer.status, answer.kind) == (500, "internal-error")
+        assert (answer.status, answer.kind) == (500, kind)
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert "secret" not in answer.text
         assert "secret" in caplog.text  # but the log tells

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from engine.core.lifecycle import FINAL
 from engine.core.queries import Kept, TaskQuery
 from engine.core.task import Attempt, Event, Status, Task, TaskId
+from engine.errors import TaskDamaged
 
 from . import rows, statements as say
 from .schema import archive, task, task_metadata
@@ -33,10 +34,16 @@ def tasks(session: Session, query: TaskQuery, limit: int, offset: int) -> list[T
     if limit <= 0 or not matching:
         return []
     found = sa.union_all(*matching) if len(matching) > 1 else matching[0]
-    newest = found.order_by(sa.literal_column("id").desc()).limit(limit).offset(offset)
-    ids = [row[0] for row in session.rows(newest)]
-    by_id = load_tasks(session, ids) if ids else {}
-    return [by_id[task_id] for task_id in ids]
+    newest = found.order_by(sa.literal_column("id").desc())
+    read: list[Task] = []
+    while wanted := limit - len(read):  # more than once only if some cannot be read
+        ids = [row[0] for row in session.rows(newest.limit(wanted).offset(offset))]
+        by_id = load_tasks(session, ids) if ids else {}
+        read += [by_id[task_id] for task_id in ids if task_id in by_id]
+        offset += len(ids)
+        if len(ids) < wanted:
+            break
+    return read
 
 
 def snapshot(session: Session, query: TaskQuery, limit: int) -> tuple[int, list[Task]]:
@@ -136,9 +143,12 @@ def _is_one_of(
 
 
 def oldest_waiting(session: Session) -> Task | None:
-    """The Queued task that was created first."""
+    """The Queued task that was created first, unless it cannot be read."""
     found = session.rows(say.oldest_queued)
-    return rows.task_from(found[0]) if found else None
+    try:
+        return rows.task_from(found[0]) if found else None
+    except TaskDamaged:  # whoever is to run it will say so
+        return None
 
 
 def partition_holder(session: Session, partition_key: str) -> TaskId | None:

@@ -21,7 +21,7 @@ from engine.core.commands import IdempotencyKey, StoredAnswer
 from engine.core.lifecycle import ENDED
 from engine.core.suspects import queued_for
 from engine.core.task import Attempt, CallbackResult, Event, Lane, Status, Task, TaskSpec, Wait
-from engine.errors import StoreDamaged, StoreRejected
+from engine.errors import StoreDamaged, StoreRejected, TaskDamaged
 
 from .schema import archive, task as live
 
@@ -141,7 +141,7 @@ def turn_of(task: Task) -> str | None:
 def _seal_of(row: Sequence[Any], destination: str | None, archived_at: int | None) -> int:
     """The checksum of a row that begins with ``TASK_COLUMNS``, to be kept beside it: most databases
     notice a flipped bit in an index at best."""
-    return zlib.crc32(repr((_sealed_values(row), destination, archived_at)).encode())
+    return zlib.crc32(ascii((_sealed_values(row), destination, archived_at)).encode())
 
 
 def task_row(task: Task, spec: str, result: str | None) -> Row:
@@ -199,9 +199,17 @@ def _result_from(text: str | None) -> CallbackResult | None:
     return None if text is None else decode_result(_intact(text))
 
 
-@_damage_named
 def task_from(row: Sequence[Any]) -> Task:
-    """The task of a row of ``READ_COLUMNS``. Earlier versions wrote no seal."""
+    """The task of a row of ``READ_COLUMNS``; raises ``TaskDamaged``."""
+    try:
+        return _task_from(row)
+    except Exception as error:  # whatever a damaged byte leads to
+        why = f"the row of {row[0]!r} cannot be read: {error!r}"
+        raise TaskDamaged(str(row[0]), why) from error
+
+
+def _task_from(row: Sequence[Any]) -> Task:
+    """Earlier versions wrote no seal."""
     seal, destination, archived_at = row[23:]
     if seal is not None and seal != _seal_of(row, destination, archived_at):
         raise ValueError("its checksum is wrong")
@@ -309,5 +317,7 @@ def answer_row(answer: StoredAnswer) -> Row:
 def answer_from(row: Sequence[Any]) -> StoredAnswer:
     """The answer of a row, columns as in the table."""
     key_hash, fingerprint, receipts, created_at = row
+    if not receipts.isascii():
+        raise ValueError("it was written in ASCII")
     key = IdempotencyKey(key_hash, fingerprint)
     return StoredAnswer(key, decode_receipts(receipts), moment(created_at))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -13,7 +14,7 @@ from engine.core.batch import WriteSet
 from engine.core.commands import StoredAnswer
 from engine.core.entries import Entry
 from engine.core.task import CallbackResult, Event, Lane, Status, Task, TaskId
-from engine.errors import StoreConflict
+from engine.errors import StoreConflict, StoreDamaged, TaskDamaged
 
 from . import rows, schema, statements as say
 from .known import Known
@@ -22,6 +23,7 @@ from .session import Session
 
 T = TypeVar("T")
 
+_log = logging.getLogger("ringback.store")
 _SPEC, _VERSION = map(rows.TASK_COLUMNS.index, ("spec", "version"))
 
 
@@ -33,11 +35,13 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def load_tasks(session: Session, ids: Collection[TaskId]) -> dict[TaskId, Task]:
-    """The tasks that exist, live or archived."""
+    """The tasks that exist, live or archived, and can be read."""
     found: dict[TaskId, Task] = {}
     for row in load_rows(session, ids):
-        task = rows.task_from(row)
-        found[task.id] = task
+        try:
+            found[row[0]] = rows.task_from(row)
+        except TaskDamaged as damaged:
+            _log.error("left out: %s; restore the database from a backup", damaged)
     return found
 
 
@@ -71,13 +75,18 @@ class SqlRecords:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def load(self, ids: Collection[TaskId]) -> dict[TaskId, Task]:
-        """The tasks that exist, live or archived."""
-        known = {task_id: self._known.task(task_id) for task_id in ids}
-        found = {task_id: task for task_id, task in known.items() if task is not None}
-        if len(found) < len(known):
-            missing = known.keys() - found.keys()
-            found |= {one.id: one for one in self._tasks(load_rows(self._session, missing))}
+    def load(self, ids: Collection[TaskId]) -> dict[TaskId, Task | TaskDamaged]:
+        """The tasks that exist, live or archived; instead of one that cannot be read, why."""
+        found: dict[TaskId, Task | TaskDamaged] = {}
+        missing = set()
+        for task_id in ids:
+            known = self._known.task(task_id)
+            if known is None:
+                missing.add(task_id)
+            else:
+                found[task_id] = known
+        if missing:
+            found |= {row[0]: self._task(row) for row in load_rows(self._session, missing)}
         return found
 
     def counts(self) -> Mapping[Status, int]:
@@ -93,8 +102,15 @@ class SqlRecords:
 
     def next_blocked(self, partition_key: str) -> Task | None:
         """The oldest blocked task of this key."""
-        found = self._tasks(self._session.rows(say.next_blocked, {"key": partition_key}))
-        return found[0] if found else None
+        damaged = None
+        while found := self._session.rows(say.next_blocked, {"key": partition_key}):
+            task = self._task(found[0])
+            if isinstance(task, Task):
+                return task
+            if task.task_id == damaged:  # it could not be set aside either
+                break
+            damaged = task.task_id
+        return None
 
     def answer(self, key_hash: str, since: datetime) -> StoredAnswer | None:
         """What a key was answered, if that was not before ``since``."""
@@ -138,15 +154,29 @@ class SqlRecords:
         ]
 
     def _tasks(self, found: Iterable[Sequence[Any]]) -> list[Task]:
-        tasks = []
-        for row in found:
-            task = self._known.task(row[0])
-            if task is None or task.version != row[_VERSION]:
+        """Without those that cannot be read."""
+        return [task for task in map(self._task, found) if isinstance(task, Task)]
+
+    def _task(self, row: Sequence[Any]) -> Task | TaskDamaged:
+        task = self._known.task(row[0])
+        if task is None or task.version != row[_VERSION]:
+            try:
                 task = rows.task_from(row)
-                if task.archived_at is None:
-                    self._known.note(task, row[_SPEC])
-            tasks.append(task)
-        return tasks
+            except TaskDamaged as damaged:
+                self._set_aside(damaged)
+                return damaged
+            if task.archived_at is None:
+                self._known.note(task, row[_SPEC])
+        return task
+
+    def _set_aside(self, damaged: TaskDamaged) -> None:
+        try:
+            if not self._session.change(say.set_aside, {"one": damaged.task_id}):
+                return  # it was, or it is an archived one
+            done = "it is set aside and does not run"
+        except StoreDamaged as error:  # its indexes say something else
+            done = f"it cannot be set aside: {error}"
+        _log.error("%s; %s; restore the database from a backup", damaged, done)
 
     # -- writing -----------------------------------------------------------------------------
 

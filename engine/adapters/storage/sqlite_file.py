@@ -18,6 +18,7 @@ from engine.errors import (
     StoreIncomplete,
     StoreLocked,
     StoreUnavailable,
+    TaskDamaged,
 )
 
 from . import migrations, rows
@@ -193,6 +194,11 @@ def check_complete(found: Noted | None, mark: Mark) -> None:
     raise StoreIncomplete(f"{what}{_HOW_TO_GO_ON}")
 
 
+def _text(stored: bytes) -> str:
+    """A damaged text must not hide the whole rows around it; checksums tell of it."""
+    return stored.decode(errors="replace")
+
+
 def make_engine(path: Path, begin: str) -> sa.Engine:
     """Connections with our settings, whose transactions start with ``begin``."""
     engine = sa.create_engine(
@@ -208,6 +214,7 @@ def make_engine(path: Path, begin: str) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.text_factory = _text
         for name, value in SETTINGS.items():
             connection.execute(f"PRAGMA {name} = {value}").close()
 
@@ -240,7 +247,12 @@ def our_errors(path: Path | None = None) -> Iterator[None]:
         if ours is None:
             raise
         if path is not None and isinstance(ours, StoreDamaged):
-            ours = StoreDamaged(f"{path}: it is damaged: {ours}{_RESTORE}")
+            why = f"{path}: it is damaged: {ours}{_RESTORE}"
+            ours = (
+                TaskDamaged(ours.task_id, why)
+                if isinstance(ours, TaskDamaged)
+                else StoreDamaged(why)
+            )
         raise ours from error
 
 

@@ -61,7 +61,10 @@ next_blocked = (
     .limit(1)
 )
 oldest_queued = (
-    _live.where(task.c.status == sa.literal_column(f"'{Status.QUEUED.value}'"))
+    _live.where(
+        task.c.status == sa.literal_column(f"'{Status.QUEUED.value}'"),
+        task.c.lane.is_not(None),  # else it was set aside
+    )
     .order_by(task.c.id)
     .limit(1)
 )
@@ -224,6 +227,27 @@ def writes(dialect: sa.Dialect) -> Writes:
     )
 
 
+# What is not in the indexes of what waits, runs or expires is not found there. A partition key it
+# holds it goes on holding: order goes before progress.
+set_aside = (
+    sa.update(task)
+    .where(
+        task.c.id == bindparam("one"),
+        sa.or_(
+            *(one.is_not(None) for one in (task.c.lane, task.c.expires_at, task.c.owner)),
+            task.c.turn == sa.literal_column(f"'{BLOCKED}'"),
+        ),
+    )
+    .values(
+        lane=sa.null(),
+        wait=sa.null(),
+        turn=sa.case(
+            (task.c.turn == sa.literal_column(f"'{HOLDS}'"), task.c.turn), else_=sa.null()
+        ),
+        expires_at=sa.null(),
+        owner=sa.null(),
+    )
+)
 update_task = sa.update(task).where(  # sets the columns it is given values for
     task.c.id == bindparam("known_id"), task.c.version == bindparam("known_version")
 )
