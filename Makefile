@@ -61,7 +61,7 @@ kill: $(STAMP)  ## kill it under load, ROUNDS times
 	@$(BIN)/python -m tests.murder kill --rounds $(ROUNDS) $(RECORD)
 
 murder: $(STAMP)  ## whatever else may happen to a process: stopped, drained, no disk, damaged files
-	@failed=; for each in drain stop poison disk corruption trace; do \
+	@failed=; for each in drain stop poison disk corruption trace startup; do \
 		$(BIN)/python -m tests.murder $$each $(RECORD) || failed="$$failed $$each"; \
 	done; [ -z "$$failed" ] || { echo "missed:$$failed" >&2; exit 1; }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -34,7 +35,7 @@ class Figure:
 
     question: str
     what: str
-    value: float
+    value: float  # not a number: nothing was measured, and no limit is kept
     unit: str = ""
     limit: float | None = None
     better: Literal["lower", "higher"] = "lower"
@@ -120,6 +121,8 @@ def number(value: float) -> str:
 
 def value_text(value: float, unit: str) -> str:
     """For people: the number, and its unit if it has one."""
+    if math.isnan(value):
+        return "not measured"
     return f"{number(value)} {unit}".rstrip()
 
 

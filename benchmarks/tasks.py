@@ -67,10 +67,11 @@ def account(accepted: Collection[str], seen: Mapping[str, int], completed: int) 
     )
 
 
-async def take_account(stack: Stack, accepted: Collection[str]) -> Account:
-    """A fresh server and receiver are asked: every call and every Completed task is ours."""
+async def take_account(stack: Stack, accepted: Collection[str], *, elsewhere: int = 0) -> Account:
+    """A fresh server and receiver are asked: every call is of ours, and every Completed task but
+    those that were called ``elsewhere``."""
     seen = await stack.seen(counts=True)
-    return account(accepted, seen["counts"], await count_completed(stack))
+    return account(accepted, seen["counts"], await count_completed(stack) - elsewhere)
 
 
 def create(callback_url: str, number: int, dispatch: str) -> Request:

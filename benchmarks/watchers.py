@@ -59,7 +59,7 @@ async def measure(settings: Settings) -> list[Figure]:
     seconds, tasks = (3.0, 500) if settings.quick else (8.0, 1_500)
     async with open_stack(settings.directory) as stack:
         run = Run(stack, settings)
-        _, unwanted = await _closed(run, 300)  # once unmeasured
+        _, unwanted = await closed(run, 300)  # once unmeasured
         if unwanted:
             raise StartError(f"creates were not accepted: {dict(unwanted)}")
         for watchers in WATCHERS:
@@ -69,7 +69,7 @@ async def measure(settings: Settings) -> list[Figure]:
         for watchers in THROUGHPUT_WITH:
             settings.say(f"{tasks:,} tasks in a closed loop with {watchers:,} watchers")
             async with open_crowd(stack, watchers) as crowd:
-                rate, unwanted = await _closed(run, tasks)
+                rate, unwanted = await closed(run, tasks)
                 crowd.events = EVENTS_EACH * (tasks - unwanted.total())
             rates.setdefault(watchers, []).append(rate)
             figures += _closed_figures(watchers, rates, unwanted, crowd.found)
@@ -188,7 +188,7 @@ async def _open_loop(run: Run, rate: float, seconds: float) -> tuple[list[float]
     return latencies, unwanted
 
 
-async def _closed(run: Run, tasks: int) -> tuple[float, Counter[str]]:
+async def closed(run: Run, tasks: int) -> tuple[float, Counter[str]]:
     """Tasks a second, from the first create until all are Completed, 0 if they never were; and
     what came instead of a 201."""
     requests = iter([run.next_create() for _ in range(tasks)])

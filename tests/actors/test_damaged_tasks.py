@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -95,7 +96,7 @@ async def test_the_others_are_called(file, caplog, damage, autojump_clock):
 @DAMAGED
 async def test_nobody_behind_it_is_held_up(file, damage, autojump_clock):
     """It is not the first of its partition key."""
-    keyed = {"dispatch": AUTO, "callback_url": GOOD, "partition_key": "k"}
+    keyed: dict[str, Any] = {"dispatch": AUTO, "callback_url": GOOD, "partition_key": "k"}
     await store(file, *(creating(n, **keyed) for n in (1, 2, 3, 4)))
     do_damage(file, damage)
     async with engine_on(file) as (engine, world):

@@ -8,6 +8,8 @@ from typing import Final
 
 import click
 
+from benchmarks.interrupted import EXIT_INTERRUPTED
+
 ATTACKS: Final = (
     "bytes", "loris", "watchers", "storm", "descriptors",
     "poison", "bomb", "dead-host", "cancel-leak", "herd", "overload",
@@ -43,13 +45,16 @@ def main() -> None:
 @click.option("--record", is_flag=True, help="Keep the lines for the table of bars.")
 @click.pass_context
 def everything(ctx: click.Context, *, record: bool) -> None:
-    """One attack after the other. One that fails does not keep the others from being tried."""
+    """One attack after the other. One that fails does not keep the others from being tried; one that
+    is interrupted does."""
     failed = []
     for place, name in enumerate(ATTACKS, start=1):
         click.echo(f"[{place}/{len(ATTACKS)}] {name}", err=True)
         attack = main.get_command(ctx, name)
         assert attack is not None
         if code := _exit_code(attack, name, record=record):
+            if code == EXIT_INTERRUPTED:
+                sys.exit(EXIT_INTERRUPTED)
             failed.append(name)
             click.echo(f"  {name} ended with {code}", err=True)
     sys.exit(1 if failed else 0)
@@ -60,6 +65,8 @@ def _exit_code(attack: click.Command, name: str, *, record: bool) -> int | str |
         attack.main(["--record"] if record else [], prog_name=name, standalone_mode=False)
     except SystemExit as left:
         return left.code
+    except (click.Abort, KeyboardInterrupt):  # Ctrl-C, as click has it
+        return EXIT_INTERRUPTED
     except Exception as error:  # told, and counted as missed
         return f"{type(error).__name__}: {error}"
     return 0

@@ -1,5 +1,5 @@
-"""A dead host: half of all tasks go to a port that never answers, the others must not suffer. The
-benchmark's question of that name, as a line of the bars."""
+"""Dead hosts: half of all tasks go to a port that never answers and to a name that nobody has, the
+others must not suffer. The benchmark's question of that name, as a line of the bars."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from benchmarks.dead_host import RATE, measure
 from tests.attack.verdict import RECORD, conclude, measured
 
 BAR: Final = "dead host"
-TRIED: Final = f"{RATE:g} tasks/s to a healthy host, and as many to one that swallows connections"
+TRIED: Final = (
+    f"{RATE:g} tasks/s to a healthy host, and as many to one that swallows connections and to a name "
+    "that nobody has, half each"
+)
 
 
 @click.command()

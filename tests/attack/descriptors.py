@@ -29,6 +29,9 @@ RECOVERY_MAX_S: Final = 5.0
 LOG_LINES_MAX: Final = 40
 WORKERS: Final = 5
 PACE_S: Final = 0.1
+CALLED_MIN: Final = 0.5  # of what was accepted, while the crowd was there
+ACCEPTED_MIN: Final = 0.5  # of what was due
+STAY_S: Final = 600  # how long one may say nothing: who is closed sooner has to make room
 SETTLED_S: Final = 2.0  # all of the crowd are there
 END_S: Final = 30.0
 
@@ -38,6 +41,7 @@ class Seen:
     """How those did who worked while there was no descriptor left."""
 
     descriptors: int = 0  # the most that the server had
+    sent_away: int = 0  # connections of the crowd that the server ended
     accepted: int = 0
     called: int = 0  # callbacks made before the crowd left
     refused: int = 0  # tasks that were answered otherwise
@@ -48,7 +52,8 @@ class Seen:
 
     def __str__(self) -> str:
         return (
-            f"at most {self.descriptors} descriptors, {self.accepted:,} tasks accepted, "
+            f"at most {self.descriptors} descriptors, {self.sent_away:,} idle connections ended, "
+            f"{self.accepted:,} tasks accepted, "
             f"{self.called:,} called meanwhile and all in the end, {self.refused} refused, "
             f"{self.cut} requests cut off, "
             f"a new connection waited {self.waited_s:.1f} s, recovered in "
@@ -58,7 +63,8 @@ class Seen:
 
 async def attack(seconds: float = 20.0) -> Came:
     """Both forms, one after the other."""
-    async with open_target(executors=EXECUTORS, files=FILES) as target:
+    keep = ("--keep-alive", str(STAY_S))
+    async with open_target(*keep, executors=EXECUTORS, files=FILES) as target:
         progress(f"{CLIENTS} clients of a server that knows it may open {FILES} files")
         known = await _exhaust(target, seconds)
     async with open_target(executors=EXECUTORS) as target:
@@ -73,7 +79,9 @@ async def attack(seconds: float = 20.0) -> Came:
             f"{name}: recovered too late"
             for name, seen in (("known", known), ("not known", sunk))
             if seen.recovery_s > RECOVERY_MAX_S
-        ],
+        ]
+        + ["known: hardly anything was stored meanwhile"]
+        * (known.accepted < ACCEPTED_MIN * WORKERS * seconds / PACE_S),
     )
 
 
@@ -88,8 +96,12 @@ def _misses(name: str, seen: Seen) -> list[str]:
 
 def _specific(known: Seen, sunk: Seen) -> list[str]:
     misses = []
-    if not known.called or known.descriptors >= FILES:
+    if known.descriptors >= FILES:
         misses.append("known: the descriptors kept back were not enough")
+    if known.called < max(1, CALLED_MIN * known.accepted):
+        misses.append("known: too few callbacks meanwhile")
+    if known.sent_away < CLIENTS - FILES:  # for so many there can be no room
+        misses.append("known: nobody had to make room")
     if sunk.descriptors < FILES:
         misses.append("not known: the descriptors were never used up")
     return misses
@@ -103,7 +115,7 @@ async def _exhaust(target: Target, seconds: float) -> Seen:
         for number in range(WORKERS):
             await nursery.start(_work, target, seen, number)
         for _ in range(CLIENTS):
-            nursery.start_soon(_hold, target.port)
+            nursery.start_soon(_hold, target.port, seen)
         nursery.start_soon(_look, target, seen)
         nursery.start_soon(_ask_anew, target, seen)
         await trio.sleep(seconds)
@@ -127,7 +139,7 @@ async def _called(target: Target) -> int:
     return len((await target.stack.seen(counts=True))["counts"])
 
 
-async def _hold(port: int) -> None:
+async def _hold(port: int, seen: Seen) -> None:
     """A client that asks for something small and stays, as long as it may; then another one."""
     while True:
         with suppress(OSError, trio.BrokenResourceError):
@@ -135,6 +147,7 @@ async def _hold(port: int) -> None:
                 await stream.send_all(HEALTHZ.replace(b"test", b"localhost"))
                 while await stream.receive_some():
                     pass
+                seen.sent_away += 1
         await trio.sleep(0.1)
 
 

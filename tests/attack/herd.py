@@ -15,7 +15,7 @@ import trio
 
 from benchmarks.load import Connection, request
 from tests.attack.target import Target, open_target, until
-from tests.attack.verdict import RECORD, Came, conclude, progress
+from tests.attack.verdict import RECORD, Came, claims, conclude, progress
 from tests.support.callees import open_callee
 from tests.support.raw_server import Connection as Caller, answer
 from tests.support.receivers import headers_of
@@ -40,6 +40,7 @@ class Host:
     in_flight: int = 0
     peak: int = 0
     peak_known: int = 0  # once it was known to answer badly, until the last first attempt
+    peak_retries: int = 0  # from then on, whenever a retry came, to the end
     firsts: int = 0
     seconds: list[float] = attrs.field(factory=list)  # when second attempts came
     tasks: int = 0
@@ -57,12 +58,16 @@ class Host:
 
     def _note(self, *, first: bool) -> None:
         self.peak = max(self.peak, self.in_flight)
-        if not first:
+        if first:
+            self.firsts += 1
+        else:
             self.seconds.append(perf_counter())
+        if self.firsts <= KNOWN_AFTER:
             return
-        self.firsts += 1
-        if self.firsts > KNOWN_AFTER:
+        if first:
             self.peak_known = max(self.peak_known, self.in_flight)
+        else:
+            self.peak_retries = max(self.peak_retries, self.in_flight)
 
 
 @attrs.frozen(kw_only=True)
@@ -89,6 +94,7 @@ class Herd:
             > SHARE_MAX,
             f"{self.host.peak} calls at once": self.host.peak > EXECUTORS,
             f"{self.host.peak_known} at once while it failed": self.host.peak_known > LIMIT,
+            f"{self.host.peak_retries} at once beside a retry": self.host.peak_retries > LIMIT,
             f"{self.left} tasks not Completed": self.left,
         }
         return [what for what, is_so in found.items() if is_so]
@@ -101,7 +107,8 @@ async def attack(tasks: int = TASKS) -> Came:
     return Came(
         tried=f"{tasks:,} tasks of one host fail, to be retried within {INTERVAL_S:g} s",
         seen=f"the fullest second holds {herd.fullest(herd.planned):.1%} of the retries as planned, {herd.fullest(herd.came):.1%} as "
-        f"they came; at most {host.peak} calls at once, {host.peak_known} once it was known to fail; "
+        f"they came; at most {host.peak} calls at once, {host.peak_known} once it was known to fail, "
+        f"{host.peak_retries} when retries came; "
         f"{herd.left} not Completed",
         misses=herd.misses(),
     )
@@ -175,4 +182,5 @@ async def _completed(target: Target, tasks: int) -> bool:
 @RECORD
 def command(*, tasks: int, record: bool) -> NoReturn:
     """Let thousands of tasks for one host fail at once."""
-    conclude(BAR, "herd", partial(attack, tasks), record=record)
+    claims(record=record, tasks=(tasks, TASKS))
+    conclude(BAR, f"herd --tasks {tasks}", partial(attack, tasks), record=record)

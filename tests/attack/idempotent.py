@@ -16,7 +16,7 @@ import click
 import trio
 
 from benchmarks.load import CutOffError, Request, ask_once, request
-from tests.attack.verdict import RECORD, Came, conclude, progress
+from tests.attack.verdict import RECORD, Came, claims, conclude, progress
 from tests.support.server import ServerProcess, running_server
 
 BAR: Final = "idempotent create"
@@ -191,4 +191,5 @@ def _create(number: int, payload: str = "the one") -> Request:
 @RECORD
 def command(*, keys: int, record: bool) -> NoReturn:
     """Send each of many keys ten times at once, with losses."""
-    conclude(BAR, "idempotent", partial(attack, keys), record=record)
+    claims(record=record, keys=(keys, KEYS))
+    conclude(BAR, f"idempotent --keys {keys}", partial(attack, keys), record=record)

@@ -20,11 +20,14 @@ from benchmarks.load import Connection, CutOffError, request
 from benchmarks.stack import ROOT
 from tests.attack.overload_driver import Loaded
 from tests.attack.target import Target, open_target, until
-from tests.attack.verdict import RECORD, Came, conclude, progress
+from tests.attack.verdict import RECORD, Came, claims, conclude, progress
 
 BAR: Final = "overload"
 TIMES: Final = 3
 SECONDS: Final = 60.0
+OFFERED_MIN: Final = 2.7  # times what it can do, if the load is to be the one of the bar
+ACCEPTED_MIN: Final = 0.5  # of what it can do: to refuse nearly all is no way to bear it
+LENGTH_SPARE: Final = 0.1
 P95_MAX_S: Final = 0.5
 GROWTH_MAX_MIB: Final = 64.0
 RECOVERED_MAX_S: Final = 10.0
@@ -62,12 +65,22 @@ class Overloaded:
     """What came of it all."""
 
     capacity: float
+    seconds: float  # for which it was to be overloaded
     loaded: Loaded
     probed: Probed
     grown_mib: float
     left: int  # tasks that have not ended
     completed: int
     expected: int
+
+    @property
+    def length_s(self) -> float:
+        return self.loaded.ended - self.loaded.began
+
+    @property
+    def offered(self) -> int:
+        loaded = self.loaded
+        return loaded.accepted + sum(loaded.refused.values()) + loaded.unanswered
 
     @property
     def recovered_s(self) -> float:
@@ -86,14 +99,19 @@ class Overloaded:
             - self.expected,
             f"refused with {loaded.refused}": loaded.refused.keys() - REFUSALS,
             f"refusals without Retry-After: {probed.malformed[:3]}": probed.malformed,
+            "nothing was accepted": not loaded.accepted,
             "nothing was refused": not (loaded.refused and probed.refused()),
         }
         return [what for what, is_so in found.items() if is_so]
 
     def slow(self) -> list[str]:
-        """What misses a figure of the bar."""
+        """What misses a figure of the bar, or was no such load."""
+        can = self.capacity * self.length_s
         found = {
-            "p95": self.loaded.accepted_p95_s >= P95_MAX_S,
+            "length": abs(self.length_s - self.seconds) > LENGTH_SPARE * self.seconds,
+            "too little offered": self.offered < OFFERED_MIN * can,
+            "too little accepted": self.loaded.accepted < ACCEPTED_MIN * can,
+            "p95": not self.loaded.accepted_p95_s < P95_MAX_S,
             "memory": self.grown_mib > GROWTH_MAX_MIB,
             "recovery": self.recovered_s > RECOVERED_MAX_S,
         }
@@ -104,10 +122,9 @@ async def attack(seconds: float = SECONDS) -> Came:
     """Overload a server for so long."""
     done = await overload(seconds)
     loaded = done.loaded
-    offered = loaded.accepted + sum(loaded.refused.values()) + loaded.unanswered
-    length = loaded.ended - loaded.began
     return Came(
-        tried=f"{offered:,} creates in {length:.0f} s, {offered / length:,.0f}/s where {done.capacity:,.0f}/s go",
+        tried=f"{done.offered:,} creates in {done.length_s:.0f} s, {done.offered / done.length_s:,.0f}/s "
+        f"where {done.capacity:,.0f}/s go",
         seen=f"{loaded.accepted:,} accepted, p95 {loaded.accepted_p95_s * 1000:.0f} ms, {loaded.lost} lost, all done; "
         f"{sum(loaded.refused.values()):,} refused with {', '.join(sorted(loaded.refused))}, "
         f"all {done.probed.refused():,} looked at with Retry-After; memory +{done.grown_mib:.0f} MiB; "
@@ -140,6 +157,7 @@ async def overload(seconds: float) -> Overloaded:
         counts = (await target.stats())["counts"]
         return Overloaded(
             capacity=capacity,
+            seconds=seconds,
             loaded=loaded,
             probed=probed,
             grown_mib=grown,
@@ -236,4 +254,6 @@ def _make_room() -> None:
 @RECORD
 def command(*, seconds: float, record: bool) -> NoReturn:
     """Ask for three times what the server can do."""
-    conclude(BAR, "overload", partial(attack, seconds), record=record)
+    claims(record=record, seconds=(seconds, SECONDS))
+    command = f"overload --seconds {seconds:g}"
+    conclude(BAR, command, partial(attack, seconds), record=record)

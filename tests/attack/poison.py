@@ -19,7 +19,7 @@ import click
 from benchmarks.load import Connection, Request, request
 from engine import Status
 from tests.attack.target import Target, open_target, until
-from tests.attack.verdict import RECORD, Came, conclude, progress
+from tests.attack.verdict import RECORD, Came, claims, conclude, progress
 from tests.integration.test_outcomes import ENDLESS, ROWS, Row, callee_of
 from tests.support.callees import make_certificates
 from tests.support.url_corpus import Verdict, corpus
@@ -221,4 +221,6 @@ async def _alive(target: Target) -> int:
 @RECORD
 def command(*, good: int, poison: int, record: bool) -> NoReturn:
     """Create hostile tasks among good ones."""
-    conclude(BAR, "poison", partial(attack, good, poison), record=record)
+    claims(record=record, good=(good, GOOD), poison=(poison, POISON))
+    command = f"poison --good {good} --poison {poison}"
+    conclude(BAR, command, partial(attack, good, poison), record=record)

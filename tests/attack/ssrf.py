@@ -6,6 +6,7 @@ redirects; a spy in place of the connect counts where they lead.
 
 from __future__ import annotations
 
+import random
 from typing import Final, NoReturn
 
 import click
@@ -19,7 +20,11 @@ from tests.support.url_corpus import GOOD, METADATA, OWN_PORT
 BAR: Final = "SSRF"
 REBINDINGS: Final = 100
 REDIRECTS: Final = (300, 301, 302, 303, 304, 305, 307, 308)
-NAME: Final = "rebind.example.com"
+SEED: Final = 20260102
+FORBIDDEN: Final = {
+    Profile.INTERNAL: (METADATA, "0.0.0.0", "224.0.0.1"),
+    Profile.PUBLIC: (METADATA, "0.0.0.0", "224.0.0.1", "127.0.0.1", "10.0.0.1", "192.168.1.1"),
+}
 
 
 async def attack() -> Came:
@@ -27,11 +32,11 @@ async def attack() -> Came:
     forbidden: list[str] = []
     for profile in Profile:
         forbidden += await _corpus(profile)
-    forbidden += await _rebinding()
+        forbidden += await _rebinding(profile)
     forbidden += await _redirects()
     return Came(
-        tried=f"{len(CORPUS)} URLs in {len(Profile)} profiles, {REBINDINGS} names that change their address, "
-        f"{len(REDIRECTS)} redirects to 4 places",
+        tried=f"{len(CORPUS)} URLs in {len(Profile)} profiles, {REBINDINGS} names that change their "
+        f"address in both, {len(REDIRECTS)} redirects to 4 places",
         seen=f"{len(forbidden)} connects to forbidden addresses",
         misses=forbidden[:5],
     )
@@ -52,18 +57,30 @@ async def _corpus(profile: Profile) -> list[str]:
     return wrong
 
 
-async def _rebinding() -> list[str]:
-    """Each time, the address that was checked is connected to, or none."""
-    wrong = []
-    for number in range(REBINDINGS):
-        answers = [[GOOD], [METADATA]] if number % 2 else [[METADATA], [GOOD]]
-        spy = Spy()
-        net = net_with(EgressPolicy(), ScriptedNames({NAME: answers}), spy)
+async def _rebinding(profile: Profile) -> list[str]:
+    """Each time, the address that was checked is connected to, or none. Every name has answers of
+    its own: some good ones, and some forbidden ones between them."""
+    chance, wrong = random.Random(f"{SEED} {profile}"), []
+    scripts = {
+        f"rebind-{number}.example.com": _changing(chance, profile) for number in range(REBINDINGS)
+    }
+    names, spy = ScriptedNames(scripts), Spy()
+    net = net_with(EgressPolicy(profile=profile), names, spy)
+    for name, answers in scripts.items():
+        spy.seen.clear()
         for _ in answers:
-            await call(net, f"http://{NAME}/")
-        if spy.addresses != {GOOD}:
-            wrong.append(f"rebinding led to {sorted(spy.addresses)}")
+            await call(net, f"http://{name}/")
+        if [address for address, _ in spy.seen] != [GOOD] * answers.count([GOOD]):
+            wrong.append(f"{profile.value}: {name} led to {spy.seen}")
     return wrong
+
+
+def _changing(chance: random.Random, profile: Profile) -> list[list[str]]:
+    """What a name is answered with, one after the other; at least once each of both kinds."""
+    answers = [[GOOD]] * chance.randint(1, 3)
+    answers += [[chance.choice(FORBIDDEN[profile])] for _ in range(chance.randint(1, 3))]
+    chance.shuffle(answers)
+    return answers
 
 
 async def _redirects() -> list[str]:

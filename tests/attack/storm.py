@@ -33,6 +33,7 @@ LEASE_S: Final = 3
 DRIVERS: Final = 20  # of those who finish what is left
 FINISH_S: Final = 90.0
 READ_S: Final = 60.0
+ACCEPTED_MIN: Final = 0.1  # tasks for each client; about four times as many are to be expected
 TAIL_BYTES: Final = 200_000  # more than is received at once
 LEGAL: Final = {(None, "Queued")} | {
     (str(start), str(end)) for start, row in TRANSITIONS.items() for end in row.values()
@@ -54,6 +55,7 @@ class Books:
     accepted: set[str] = attrs.field(factory=set)
     asked: Counter[str] = attrs.field(factory=Counter)  # what, and how its client left
     statuses: Counter[str] = attrs.field(factory=Counter)  # of whole answers
+    cut: Counter[str] = attrs.field(factory=Counter)  # who stayed and got no whole answer
     names: int = 0
 
     def note(self, kind: str, status: int, body: bytes) -> None:
@@ -78,16 +80,14 @@ class Storm:
         (kind,) = chance.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
         asked = self._request(kind, chance)
         stays = asked is not None and chance.random() < 0.3
-        with trio.move_on_after(CLIENT_S), suppress(OSError, trio.BrokenResourceError, CutOffError):
+        with trio.move_on_after(CLIENT_S) as patience:
             if asked is not None and stays:
-                with Connection(self._target.url) as connection:
-                    answer = await connection.ask(asked)
-                self._books.note(kind, answer.status, answer.body)
-                self._books.asked[f"{kind}, stayed"] += 1
+                await self._stay(kind, asked)
             else:
                 whole = upgrade() + SUBSCRIBE if asked is None else _raw(asked)
-                how = await self._leave(whole, chance)
-                self._books.asked[f"{kind}, {how}"] += 1
+                await self._leave(kind, whole, chance)
+        if stays and patience.cancelled_caught:
+            self._books.cut[f"{kind}: no answer after {CLIENT_S:g} s"] += 1
 
     def _request(self, kind: str, chance: random.Random) -> Request | None:
         """What it asks for; None to watch."""
@@ -115,23 +115,36 @@ class Storm:
             "dispatch": chance.choice(("auto", "manual")),
         }
 
-    async def _leave(self, whole: bytes, chance: random.Random) -> str:
-        """Say all of it or a part, perhaps wait or listen for a moment, and leave; how it was."""
+    async def _stay(self, kind: str, asked: Request) -> None:
+        """Wait for the whole answer."""
+        self._books.asked[f"{kind}, stayed"] += 1
+        with Connection(self._target.url) as connection:
+            try:
+                answer = await connection.ask(asked)
+            except CutOffError as cut:
+                self._books.cut[f"{kind}: {cut}"] += 1
+                return
+        self._books.note(kind, answer.status, answer.body)
+
+    async def _leave(self, kind: str, whole: bytes, chance: random.Random) -> None:
+        """Say all of it or a part, perhaps wait or listen for a moment, and leave. Who does not get
+        as far as to be connected is not counted."""
         how = chance.choice(("in the request", "behind it", "in the answer"))
         reset = chance.random() < 0.5
         part = whole[: chance.randrange(len(whole))] if how == "in the request" else whole
-        stream = await trio.open_tcp_stream("127.0.0.1", self._target.port)
-        async with stream:
-            if part:
-                await stream.send_all(part)
-            if how == "in the answer":
-                await stream.receive_some(chance.randrange(1, 200))
-            else:
-                await trio.sleep(chance.uniform(0, PAUSE_MAX_S) * chance.randrange(2))
-            if reset:
-                now = struct.pack("ii", 1, 0)
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
-        return f"{how}, {'reset' if reset else 'closed'}"
+        with suppress(OSError, trio.BrokenResourceError):
+            stream = await trio.open_tcp_stream("127.0.0.1", self._target.port)
+            self._books.asked[f"{kind}, {how}, {'reset' if reset else 'closed'}"] += 1
+            async with stream:
+                if part:
+                    await stream.send_all(part)
+                if how == "in the answer":
+                    await stream.receive_some(chance.randrange(1, 200))
+                else:
+                    await trio.sleep(chance.uniform(0, PAUSE_MAX_S) * chance.randrange(2))
+                if reset:
+                    now = struct.pack("ii", 1, 0)
+                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
 
 
 def _raw(asked: Request) -> bytes:
@@ -166,11 +179,12 @@ async def attack(clients: int = 5000, seed: int = 1) -> Came:
     return Came(
         tried=f"{clients:,} clients, {left:,} of them left in the middle (closed or reset)",
         seen=f"{len(books.accepted):,} tasks known as accepted, "
+        f"{books.cut.total()} who stayed without an answer, "
         f"{len(books.accepted - last_events(events).keys())} lost; of all "
         + ", ".join(f"{number:,} {status}" for status, number in sorted(ended.items()))
         + f"; {len(events):,} events, {len(wrong)} against the lifecycle; "
         f"/healthz {health_s * 1000:.0f} ms behind it",
-        misses=wrong + check_tasks(events, books, called),
+        misses=wrong + check_tasks(events, books, called) + check_clients(clients, books),
     )
 
 
@@ -267,6 +281,16 @@ def check_tasks(events: list[dict[str, Any]], books: Books, called: Mapping[str,
     ]
     wrong += [f"{task_id} has Failed" for task_id, event in last.items() if event["to"] == "Failed"]
     wrong += [f"answered: {what}" for what in books.statuses if what.endswith(" 500")]
+    return wrong
+
+
+def check_clients(clients: int, books: Books) -> list[str]:
+    """What was no such storm, or no way to treat who stays."""
+    wrong = [f"{what}, {number} times" for what, number in books.cut.items()]
+    if books.asked.total() != clients:
+        wrong.append(f"only {books.asked.total()} of {clients} clients got through")
+    if len(books.accepted) < ACCEPTED_MIN * clients:
+        wrong.append(f"only {len(books.accepted)} tasks accepted")
     return wrong
 
 

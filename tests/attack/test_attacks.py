@@ -18,7 +18,8 @@ ATTACKS: dict[str, Callable[[], Awaitable[Came]]] = {
         loris.attack, loris.Size(headers=75, bodies=150, idle=75, seconds=4.0, body_timeout_s=3.0)
     ),
     "watchers that never read": partial(
-        watchers.attack, watchers.Size(readers=45, deaf=15, events_per_s=1000, seconds=5.0)
+        watchers.attack,
+        watchers.Size(readers=45, deaf=15, events_per_s=1000, seconds=5.0, rounds=1, tasks=300),
     ),
     "disconnect storm": partial(storm.attack, clients=500),
     "descriptor exhaustion": partial(descriptors.attack, seconds=5.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -10,13 +11,23 @@ from typing import Any
 import click
 import pytest
 import trio
+from click.testing import CliRunner
 
+from benchmarks.interrupted import EXIT_INTERRUPTED
 from tests.attack.__main__ import ATTACKS, main
 from tests.attack.bytes import MANNERS, turns
 from tests.attack.bytes_corpus import CORPUS, Sequence, sequences
 from tests.attack.storm import Books, check_events, check_tasks
 from tests.attack.target import AttackSucceeded, open_target
 from tests.attack.verdict import Came, conclude, percentile
+
+
+class Interrupted(SystemExit):
+    """What an attack leaves with that was interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_INTERRUPTED)
+
 
 # --- the real server
 
@@ -189,7 +200,71 @@ def test_an_attack_that_succeeds_is_a_missed_bar(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as left:
         conclude("a bar", "name", attack, record=False)
     assert left.value.code == 1
-    assert "MISSED: it fell over\n" in capsys.readouterr().out
+    assert "MISSED: broke off: it fell over\n" in capsys.readouterr().out
+
+
+def test_an_attack_that_fails_by_itself_is_a_missed_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    async def attack() -> Came:
+        raise KeyError("no such key")
+
+    with pytest.raises(SystemExit) as left:
+        conclude("a bar", "name", attack, record=False)
+    assert left.value.code == 1
+    said = capsys.readouterr()
+    assert "MISSED: broke off: KeyError: 'no such key'\n" in said.out
+    assert "Traceback" in said.err
+
+
+def test_the_command_of_a_line_is_the_one_that_was_run() -> None:
+    came = Came(tried="10 times", seen="nothing lost")
+    assert (
+        came.seen_as("a bar", "herd --tasks 7").command == "python -m tests.attack herd --tasks 7"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "smaller"),
+    [
+        ("overload", "--seconds"),
+        ("herd", "--tasks"),
+        ("idempotent", "--keys"),
+        ("poison", "--good"),
+        ("poison", "--poison"),
+        ("schema", "--cases"),
+        ("schema", "--documents"),
+    ],
+)
+def test_a_smaller_form_does_not_become_the_line_of_the_bar(name: str, smaller: str) -> None:
+    done = CliRunner().invoke(main, [name, smaller, "7", "--record"])
+    assert done.exit_code == 2
+    assert f"at least {smaller}" in done.output
+
+
+def interrupt(kind: type[BaseException]) -> click.Command:
+    """An attack that is interrupted at once."""
+
+    def attack(**_: object) -> None:
+        raise kind
+
+    return click.Command("attack", callback=attack, params=[])
+
+
+@pytest.mark.parametrize(
+    "attack", [interrupt(KeyboardInterrupt), interrupt(click.Abort), interrupt(Interrupted)]
+)
+def test_an_interrupted_attack_ends_all_of_them(
+    attack: click.Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def get_command(_ctx: click.Context, name: str) -> click.Command:
+        begun.append(name)
+        return attack
+
+    everything = main.commands["all"]
+    monkeypatch.setattr(main, "get_command", get_command)
+    assert CliRunner().invoke(everything, []).exit_code == 130
+    assert begun == [ATTACKS[0]]
 
 
 def test_percentiles_are_those_of_the_nearest_rank() -> None:
@@ -197,7 +272,7 @@ def test_percentiles_are_those_of_the_nearest_rank() -> None:
     assert percentile(values, 95) == 95.0
     assert percentile(values, 99) == 99.0
     assert percentile([3.0], 99) == 3.0
-    assert percentile([], 99) == 0.0
+    assert math.isnan(percentile([], 99))  # and so below no limit
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -38,8 +40,8 @@ class Came:
         """Whether the bar was reached."""
         return not (self.misses or self.late)
 
-    def seen_as(self, bar: str, name: str) -> Seen:
-        """The line of the bar."""
+    def seen_as(self, bar: str, command: str) -> Seen:
+        """The line of the bar. ``command`` is the attack, with the options that change its load."""
         misses = [*self.misses, *self.late]
         more = ", …" if len(misses) > MISSES_SHOWN else ""
         missed = f"; MISSED: {', '.join(misses[:MISSES_SHOWN])}{more}" if misses else ""
@@ -48,7 +50,7 @@ class Came:
             tried=self.tried,
             seen=self.seen + missed,
             held=self.held,
-            command=f"python -m tests.attack {name}",
+            command=f"python -m tests.attack {command}",
         )
 
 
@@ -65,24 +67,42 @@ async def measured(measure: Callable[[Settings], Awaitable[list[Figure]]], tried
     return Came(tried=tried, seen=", ".join(said), misses=missed)
 
 
+def claims(*, record: bool, **sizes: tuple[float, float]) -> None:
+    """Each is what was asked for, and what the bar wants. With less one may try, but not claim."""
+    for name, (asked, wanted) in sizes.items():
+        if record and asked < wanted:
+            raise click.UsageError(f"--record wants at least --{name} {wanted:g}")
+
+
 def conclude(
-    bar: str, name: str, attack: Callable[[], Awaitable[Came]], *, record: bool
+    bar: str, command: str, attack: Callable[[], Awaitable[Came]], *, record: bool
 ) -> NoReturn:
-    """Run the attack to its end and say what came of it."""
+    """Run the attack to its end, say what came of it, and leave."""
+    sys.exit(0 if holds(bar, command, attack, record=record) else 1)
+
+
+def holds(bar: str, command: str, attack: Callable[[], Awaitable[Came]], *, record: bool) -> bool:
+    """Run the attack to its end and say what came of it; whether its bar was reached."""
     came = interrupted.run(partial(_tried, attack))
-    say(came.seen_as(bar, name), record=record)
-    sys.exit(0 if came.held else 1)
+    say(came.seen_as(bar, command), record=record)
+    return came.held
 
 
 async def _tried(attack: Callable[[], Awaitable[Came]]) -> Came:
+    """Whatever breaks it off is a missed bar: else the line of an earlier run would stay."""
     try:
         return await attack()
-    except* AttackSucceeded as group:
+    except* Exception as group:
         reason: BaseException = group
         while isinstance(reason, BaseExceptionGroup):
             reason = reason.exceptions[0]
-    progress(str(reason))
-    return Came(tried="broke off", seen="not measured", misses=[str(reason).partition("\n")[0]])
+        told = str(reason)
+        if not isinstance(reason, AttackSucceeded):  # may be our own fault: where it was
+            told = f"{type(reason).__name__}: {told}"
+            progress("".join(traceback.format_exception(group)))
+    progress(told)
+    missed = f"broke off: {told.partition(chr(10))[0]}"
+    return Came(tried="broke off", seen="not measured", misses=[missed])
 
 
 def progress(text: str) -> None:
@@ -93,6 +113,7 @@ def progress(text: str) -> None:
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """Nearest rank; 0 of nothing."""
+    """Nearest rank. That of nothing is no number, which is below no limit and above none: a check
+    has to ask whether the limit is kept, not whether it is broken."""
     ordered = sorted(values)
-    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)] if ordered else 0.0
+    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)] if ordered else math.nan

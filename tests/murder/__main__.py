@@ -20,6 +20,7 @@ QUESTIONS: Final[Mapping[str, str]] = {
     "disk": "A disk that is full.",
     "corruption": "A database or WAL with damaged bytes.",
     "trace": "The system calls between a commit and its answer.",
+    "startup": "SIGKILL with callbacks in flight and a deep queue: how soon it goes on.",
 }
 
 

@@ -57,6 +57,7 @@ class Report:
     tasks: int
     breaches: list[Breach]
     repeats: list[int]  # callbacks made again, for each cut
+    commit_s: float  # so long before a cut an answered one counts as in flight
     recovered: int  # tasks of which an attempt was lost, and which ended all the same
     parked: int  # ... as Failed, because they lost too many
     uncalled: int  # ... although their callback was made in none of these attempts
@@ -68,7 +69,8 @@ class Report:
         main = [f"{counts.pop(rule, 0)} {words}" for rule, words in WORDS.items()]
         found = ", ".join([*main, *(f"{count} {rule}" for rule, count in counts.items())])
         return (
-            f"{found}; {sum(self.repeats):,} callbacks repeated that were in flight at a cut"
+            f"{found}; {sum(self.repeats):,} callbacks repeated that were in flight at a cut or"
+            f" answered up to {self.commit_s:g} s before it"
             f" (at most {max(self.repeats, default=0)} of one);"
             f" {self.recovered:,} tasks recovered, {self.parked} parked"
             f" ({self.uncalled} of them uncalled)"
@@ -96,6 +98,7 @@ def check(history: History, found: Found, rules: Rules) -> Report:
         *books.logs(),
         *books.callbacks(),
         *books.clients(),
+        *books.cut_off(),
         *books.keys(),
     ]
     repeats = books.repeats(breaches)
@@ -109,6 +112,7 @@ def check(history: History, found: Found, rules: Rules) -> Report:
         tasks=len(found.tasks),
         breaches=breaches,
         repeats=repeats,
+        commit_s=rules.commit_s,
         recovered=sum(task.status in ENDED for task in lost),
         parked=len(parked),
         uncalled=sum(not books.was_called(task.id) for task in parked),
@@ -193,7 +197,10 @@ class _Books:
                         yield Breach("wrong end", f"nobody cancelled {task}")
                 case Status.FAILED:
                     last = self._log(task.id)[-1:]
-                    refused = [one.error_class for one in last] == [ErrorClass.HTTP_STATUS]
+                    # No load uses up a task's attempts: all else goes well after a few at most.
+                    refused = task.path == "/permanent" and (
+                        [one.error_class for one in last] == [ErrorClass.HTTP_STATUS]
+                    )
                     if not (refused or self.is_parked(task.id)):
                         yield Breach("wrong end", f"{task} has Failed after {last}")
                 case _:
@@ -289,6 +296,16 @@ class _Books:
             leases = sum(event.after is Status.PENDING for event in self._events[task_id])
             if leases < times:
                 yield Breach("stale", f"{task_id} was handed out {times} times, logged {leases}")
+
+    # -- a server that lives cuts nobody off ----------------------------------------------------
+
+    def cut_off(self) -> Iterator[Breach]:
+        """Only what came while the server was gone or held is excused. One that was held may wake
+        up to a client that has been silent for too long."""
+        cuts = [cut for cut in self._history.cuts if cut.of_server]
+        for when in self._history.cut_off:
+            if not any(cut.at <= when <= cut.until for cut in cuts):
+                yield Breach("cut off", f"a client at {when:.3f}, by a server that lived")
 
     # -- tasks of one key run one at a time, in their order --------------------------------------
 

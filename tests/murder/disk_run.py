@@ -15,6 +15,7 @@ import trio
 
 from benchmarks.running import usage_of
 from tests.murder.disk_causes import Cause
+from tests.murder.target import integrity
 from tests.support.server import ServerProcess, running_server
 from web.receiver import Receiver, open_receiver
 
@@ -25,6 +26,7 @@ _QUIET_S: Final = 1.5
 _WAIT_S: Final = 40.0
 _RECOVER_S: Final = 5.0
 _LINES_MAX: Final = 20
+_READS_MIN: Final = 10
 _TASKS: Final = "/api/v1/tasks"
 
 
@@ -39,8 +41,9 @@ class Starved:
     """Answers that are none of 201, 503 and 507, or lack what these have to have."""
     reads_s: list[float] = attrs.field(factory=list)
     cpu_share: float = 0.0
-    recovered_s: float = 0.0
+    recovered_s: float = 0.0  # until a task was accepted again, and called
     complaints: int = 0  # lines in the server's log
+    integrity: str = ""  # what SQLite says of the file in the end
     statuses: Counter[str] = attrs.field(factory=Counter)
     """Of the accepted tasks, in the end."""
     calls: Counter[str] = attrs.field(factory=Counter)
@@ -64,6 +67,10 @@ class Starved:
         wrong = [f"answered {text}" for text in self.improper[:5]]
         if not self.refused:
             wrong.append("the disk was never full")
+        if len(self.reads_s) <= _READS_MIN:
+            wrong.append(f"was read only {len(self.reads_s)} times")
+        if self.integrity != "ok":
+            wrong.append(f"integrity: {self.integrity}")
         if self.statuses != {"Completed": len(self.accepted)}:
             wrong.append(f"{len(self.accepted)} accepted, in the end {dict(self.statuses)}")
         if self.twice or self.unexpected:
@@ -94,6 +101,7 @@ async def starve(cause: Cause, place: Path, full_s: float) -> Starved:
             async with httpx.AsyncClient(base_url=server.url, timeout=30, limits=limits) as client:
                 await _Run(cause, server, receiver, client, seen).everything(full_s)
             seen.complaints = len(server.log().splitlines())
+        seen.integrity = integrity(cause.database(place))
         seen.calls.update(receiver.counts())
     return seen
 
@@ -125,6 +133,7 @@ class _Run:
         while await self._create("/good") != 201:
             assert trio.current_time() < freed + _WAIT_S, "it does not recover"
             await trio.sleep(0.05)
+        await self._until(self._all_called)
         self.seen.recovered_s = trio.current_time() - freed
         await self._until(self._all_ended)
         await self._count()

@@ -54,10 +54,12 @@ class CallSeen:
 
 @attrs.frozen
 class Cut:
-    """The server was killed, stopped or held, and when another one could be asked."""
+    """The server was killed, stopped or held, and when another one could be asked; or the callee
+    was held."""
 
     at: float
     until: float
+    of_server: bool = True
 
     def hits(self, call: CallSeen, slack_s: float) -> bool:
         """Whether the call was in flight then; ``slack_s`` before, its answer may not have become
@@ -83,6 +85,7 @@ class History:
     told: dict[str, Status] = attrs.field(factory=dict)  # id -> the end an execute was told
     watched: list[EventSeen] = attrs.field(factory=list)  # by one watcher that resumed
     cuts: list[Cut] = attrs.field(factory=list)
+    cut_off: list[float] = attrs.field(factory=list)  # when a client noticed that it was
 
     @property
     def sent(self) -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import Any, Final
@@ -30,7 +29,7 @@ Client = Callable[[Connection], Awaitable[None]]
 
 
 class Load:
-    """All clients of one run. ``posts`` counts the creates that were answered."""
+    """All clients of one run. ``posts`` counts the creates that were accepted."""
 
     def __init__(
         self,
@@ -74,8 +73,10 @@ class Load:
 
     async def _as_client(self, url: str, client: Client) -> None:
         with Connection(url) as connection:
-            with suppress(CutOffError):  # the server is gone
+            try:
                 await client(connection)
+            except CutOffError:  # the server is gone, or else the checker says so
+                self._history.cut_off.append(perf_counter())
 
     # -- creating ------------------------------------------------------------------------------
 
@@ -124,12 +125,12 @@ class Load:
         """Create tasks; whether they were accepted. What is cut off is unknown."""
         self._history.unknown.update(names)
         answer = await connection.ask(asked)
-        self.posts += 1
         assert answer.status in (201, *REFUSED), answer
         self._history.unknown.difference_update(names)
         if answer.status != 201:
             self._history.refused.update(names)
             return False
+        self.posts += 1
         body = answer.json()
         for name, task in zip(names, body.get("tasks", [body]), strict=True):
             self._accept(name, task["taskId"])
@@ -242,3 +243,4 @@ class Load:
         watched: list[EventSeen] = self._history.watched
         while await follow(url, watched[-1].seq if watched else 0, watched.append):
             pass
+        self._history.cut_off.append(perf_counter())

@@ -23,6 +23,7 @@ from tests.murder.target import CALLEE_FAILS, free_port
 from tests.support.raw_server import Connection as Caller, answer, raw_server
 from tests.support.server import environment
 
+COMMAND: Final = "python -m tests.murder poison"
 RECOVERIES_MAX: Final = 4
 OTHERS: Final = 100
 CALL_S: Final = 0.1  # of the others: some are in flight whenever the server dies
@@ -156,17 +157,12 @@ def command(record: bool) -> None:
     """A task whose callback kills the server. Exit 1 if it is not parked, or others suffered."""
     held = True
     for bar, executors in (("crash poison, alone", 1), ("crash poison, others in flight", 100)):
-        done = run_in_new_place("poison", partial(poison, executors=executors))
-        others = ", ".join(f"{count} {status}" for status, count in done.others.items())
-        bars.say(
-            bars.Seen(
-                bar=bar,
-                tried=f"a callback that kills the server among {OTHERS} others, {executors} executors",
-                seen=f"{done.status} after {done.kills} kills ({done.reason}); others: {others}",
-                held=done.held,
-                command="python -m tests.murder poison",
-            ),
-            record=record,
-        )
+        tried = f"a callback that kills the server among {OTHERS} others, {executors} executors"
+        with bars.told(bar, tried, COMMAND, record=record):
+            done = run_in_new_place("poison", partial(poison, executors=executors))
+            others = ", ".join(f"{count} {status}" for status, count in done.others.items())
+            said = f"{done.status} after {done.kills} kills ({done.reason}); others: {others}"
+            seen = bars.Seen(bar=bar, tried=tried, seen=said, held=done.held, command=COMMAND)
+            bars.say(seen, record=record)
         held = held and done.held
     sys.exit(0 if held else 1)

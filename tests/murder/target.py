@@ -7,7 +7,7 @@ import random
 import socket
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,9 @@ from tests.support.server import ServerProcess, running_server
 PORTS: Final = range(20_000, 32_000)
 """Below those that the system gives to outgoing connections: one of these might otherwise take the
 server's port while it is down."""
+
+DATABASE: Final = "ringback.db"
+"""What ``running_server`` calls it."""
 
 CALLEE_FAILS: Final = ("--breaker-ratio", "2")
 """The callee fails on purpose and is to be tried again at once: no breaker may ever open."""
@@ -61,7 +64,12 @@ async def open_server(place: Path, *options: str, port: int = 0) -> AsyncIterato
             manager.__exit__(None, None, None)
 
 
-def integrity(place: Path) -> str:
+def integrity(database: Path) -> str:
     """What SQLite says of the stopped server's file; ``ok`` if it is whole."""
-    with sqlite3.connect(place / "ringback.db") as connection:
-        return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+    # An existing one: SQLite would make one that is empty, and find it whole.
+    existing = f"{database.as_uri()}?mode=rw"
+    with closing(sqlite3.connect(existing, uri=True)) as connection:
+        try:
+            return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            return str(error)

@@ -44,6 +44,7 @@ def good_run() -> Run:
         cancelled={"3": 30.0},
         told={"1": S.COMPLETED},
         cuts=[Cut(20.0, 21.0)],
+        cut_off=[20.0, 20.3],
     )
     history.taken["1"] = 1
     steps = [
@@ -107,6 +108,13 @@ def test_a_task_that_lost_too_many_attempts_is_parked_which_is_no_breach(called)
     assert (report.recovered, report.parked, report.uncalled) == (1, 1, not called)
 
 
+def test_a_task_that_was_refused_for_good_has_failed_which_is_no_breach():
+    run = good_run()
+    failed_though_it_could_be_tried_again(run)
+    run.task(1, path="/permanent")
+    assert run.breaches() == set()
+
+
 def accepted_but_gone(run: Run) -> None:
     run.history.accepted["six"] = "6"
 
@@ -146,6 +154,13 @@ def failed_without_a_reason(run: Run) -> None:
     run.task(1, status=S.FAILED)
     run.event(10, after=S.FAILED)
     run.found.attempts["2"][1] = AttemptSeen(2, ErrorClass.TIMEOUT)
+
+
+def failed_though_it_could_be_tried_again(run: Run) -> None:
+    run.task(1, status=S.FAILED, path="/flaky")
+    run.event(10, after=S.FAILED)
+    run.found.attempts["2"][1] = AttemptSeen(2, ErrorClass.HTTP_STATUS)
+    run.found.calls[2] = CallSeen("2", 2, 21.5, 21.6, 503)
 
 
 def cancelled_by_nobody(run: Run) -> None:
@@ -238,6 +253,15 @@ def handed_out_without_a_lease(run: Run) -> None:
     run.history.taken["1"] = 2
 
 
+def cut_off_by_a_server_that_lived(run: Run) -> None:
+    run.history.cut_off.append(19.9)
+
+
+def cut_off_while_the_callee_was_held(run: Run) -> None:
+    run.history.cuts.append(Cut(24.0, 25.0, of_server=False))
+    run.history.cut_off.append(24.5)
+
+
 def key_overtaken(run: Run) -> None:
     """The second task of the key began before the first had ended."""
     run.history.watched.clear()
@@ -258,6 +282,7 @@ def key_overtaken(run: Run) -> None:
         (half_a_batch, "torn"),
         (not_ended, "stuck"),
         (failed_without_a_reason, "wrong end"),
+        (failed_though_it_could_be_tried_again, "wrong end"),
         (cancelled_by_nobody, "wrong end"),
         (event_missing, "gap"),
         (watcher_missed_one, "gap"),
@@ -279,6 +304,8 @@ def key_overtaken(run: Run) -> None:
         (called_after_its_cancel, "stale"),
         (told_another_end, "stale"),
         (handed_out_without_a_lease, "stale"),
+        (cut_off_by_a_server_that_lived, "cut off"),
+        (cut_off_while_the_callee_was_held, "cut off"),
         (key_overtaken, "out of order"),
     ],
     ids=lambda given: given.__name__ if callable(given) else "",

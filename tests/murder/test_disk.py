@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.proof, pytest.mark.slow]
 
 def check(seen: Starved) -> None:
     assert seen.problems() == [], seen
-    assert len(seen.reads_s) > 10
     assert seen.cpu_share < SPINS_AT, seen
 
 

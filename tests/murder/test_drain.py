@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.murder.drain import EXECUTORS, HANGING, SHORT, STALLED, drain
+from tests.murder.drain import STALLED, drain
 
 pytestmark = [pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(300)]
 
@@ -16,7 +16,5 @@ async def test_a_server_that_is_told_to_stop_loses_and_repeats_nothing(tmp_path)
         tmp_path, ROUNDS
     )  # each end has a limit: it would exit with 70, or be missed
     assert not done.report.breaches, done.report.quote()
-    assert done.integrity == "ok"
-    # It was as hard as it should be.
+    assert not done.problems()
     assert min(done.held_up) >= STALLED // 2  # on a slow machine some are dropped already
-    assert done.cut >= ROUNDS * (EXECUTORS - SHORT) + 1 + HANGING

@@ -15,9 +15,4 @@ async def test_after_a_pause_longer_than_every_lease_each_task_ends_once(tmp_pat
     seed = random.SystemRandom().randrange(2**32)
     done = await stop(tmp_path, 1, seed)
     assert not done.report.breaches, f"seed {seed}\n{done.report.quote()}"
-    assert done.integrity == "ok"
-    assert done.behind == 0, "the watcher did not recover"
-    # The pauses were felt: attempts missed their time, and clients lost what they had taken.
-    assert done.timeouts > 0
-    assert done.leases_ended > 0
-    assert sum(done.report.repeats) > 0
+    assert not done.problems()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +15,16 @@ import attrs
 import click
 import httpx
 
-from tests.bars import Seen, say
+from tests.bars import Seen, say, told
+from tests.murder.progress import block_in_new_place
 from tests.murder.trace_images import Loss, lose_power, open_image
 from tests.murder.trace_log import Call, calls_in, traced, wait_until_written, why_not
 from tests.murder.trace_order import Order, Told, order_of, told_in
 from tests.support.server import PROGRAM, running_server
 
+ORDER: Final = "201 after fdatasync"
+POWER: Final = "power loss"
+WEAK_ORDER: Final = "201 after fdatasync, the check itself"
 CONNECTIONS: Final = 8
 WEAK: Final = (sys.executable, "-m", "tests.murder.trace_server")
 
@@ -86,26 +90,36 @@ def command(tasks: int, images: int, seed: int, record: bool) -> None:
     """Trace a server's system calls, and rebuild what a power loss would leave."""
     if (reason := why_not()) is not None:
         raise click.ClickException(reason)
-    asked = f"python -m tests.murder trace --tasks {tasks} --images {images}"
-    with tempfile.TemporaryDirectory(prefix="ringback-trace-") as folder:
-        place = Path(folder)
-        sys.stderr.write("tracing the server\n")
-        full = run_traced(place / "full", tasks)
-        seen = [_order_seen(full, tasks, asked)]
-        sys.stderr.write(f"losing power {images} times\n")
-        seen.append(_power_seen(full.lose_power(images, seed, place), full, images, asked))
-        sys.stderr.write("tracing a server with synchronous=NORMAL, which has to be told apart\n")
-        weak = run_traced(place / "weak", tasks // 10, WEAK)
-        seen.append(_weak_seen(weak, weak.lose_power(images // 10, seed, place), asked))
-    for one in seen:
-        say(one, record=record)
+    asked = f"python -m tests.murder trace --tasks {tasks} --images {images} --seed {seed}"
+    with (
+        told(ORDER, f"{tasks} creates", asked, record=record),
+        told(POWER, f"{images} images", asked, record=record),
+        told(WEAK_ORDER, f"{tasks // 10} creates", asked, record=record),
+    ):
+        work = partial(_all, tasks=tasks, images=images, seed=seed, asked=asked)
+        seen = block_in_new_place("trace", work)
+        for one in seen:
+            say(one, record=record)
     sys.exit(not all(one.held for one in seen))
+
+
+def _all(place: Path, tasks: int, images: int, seed: int, asked: str) -> list[Seen]:
+    """The lines of all three bars."""
+    sys.stderr.write("tracing the server\n")
+    full = run_traced(place / "full", tasks)
+    seen = [_order_seen(full, tasks, asked)]
+    sys.stderr.write(f"losing power {images} times\n")
+    seen.append(_power_seen(full.lose_power(images, seed, place), full, images, asked))
+    sys.stderr.write("tracing a server with synchronous=NORMAL, which has to be told apart\n")
+    weak = run_traced(place / "weak", tasks // 10, WEAK)
+    seen.append(_weak_seen(weak, weak.lose_power(images // 10, seed, place), asked))
+    return seen
 
 
 def _order_seen(run: Traced, tasks: int, asked: str) -> Seen:
     order = run.order
     return Seen(
-        bar="201 after fdatasync",
+        bar=ORDER,
         tried=f"{tasks} creates at {CONNECTIONS} connections under strace",
         seen=f"{len(order.synced)} on disk before their 201, {len(order.early)} after, "
         f"{len(order.unseen)} without a commit",
@@ -120,7 +134,7 @@ def _power_seen(losses: list[Loss], run: Traced, images: int, asked: str) -> See
     lost = sum(len(loss.missing) for loss in losses)
     refused = sum(loss.refused is not None for loss in losses)
     return Seen(
-        bar="power loss",
+        bar=POWER,
         tried=f"{images} images of {run.accepted} tasks with unsynced writes dropped or torn",
         seen=f"{lost} accepted tasks lost, {refused} images refused",
         held=not losses,
@@ -131,7 +145,7 @@ def _power_seen(losses: list[Loss], run: Traced, images: int, asked: str) -> See
 def _weak_seen(run: Traced, losses: list[Loss], asked: str) -> Seen:
     order = run.order
     return Seen(
-        bar="201 after fdatasync, the check itself",
+        bar=WEAK_ORDER,
         tried=f"{run.accepted} creates with synchronous=NORMAL",
         seen=f"{len(order.early)} found to be told too early, {len(losses)} power losses found out",
         held=len(order.early) > run.accepted // 2 and bool(losses),

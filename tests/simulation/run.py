@@ -16,7 +16,7 @@ import trio.testing
 from trio._core import _run
 
 from .faults import Faults
-from .world import World
+from .world import Rest, World
 
 TAIL: int = 60
 """Lines of the trace that a failure shows."""
@@ -37,6 +37,8 @@ class Outcome:
     goals: Counter[str]  # rare states that were reached, see ``goals``
     counts: Counter[str]  # what happened how often: tasks, calls, commits, each kind of fault
     virtual_s: float
+    liveness: bool  # whether its faults stop, and everything must then end
+    rest: Rest | None  # how it did; None if it did not, or need not
     tail: tuple[str, ...]  # the end of the trace
 
 
@@ -108,6 +110,8 @@ def simulate(
         goals=world.goals.reached,
         counts=world.counts,
         virtual_s=world.virtual_s,
+        liveness=world.liveness,
+        rest=world.rest,
         tail=trace.lines(),
     )
 

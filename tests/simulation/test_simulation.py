@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
+import attrs
 import pytest
 import trio
 from trio._core import _run
 
 from engine.core.changes import Changes
+from tests.simulation.__main__ import LONG, LONG_HOURS, Total
 from tests.simulation.goals import GOALS, missing
-from tests.simulation.run import simulate, simulate_one_of_many
+from tests.simulation.run import Outcome, simulate, simulate_one_of_many
 
 _ROOT = Path(__file__).parents[2]
 _SEEDS = 300
@@ -112,3 +114,30 @@ def test_trio_still_has_what_makes_it_repeat_itself() -> None:
 
 def test_every_goal_has_a_name_of_its_own() -> None:
     assert len(set(GOALS)) == len(GOALS)
+
+
+def test_only_a_long_run_must_have_seen_many_hours() -> None:
+    short = (LONG_HOURS - 1) * 3600.0
+    assert Total(seeds=LONG - 1, virtual_s=short).is_long_enough
+    assert not Total(seeds=LONG, virtual_s=short).is_long_enough
+    assert Total(seeds=LONG, virtual_s=LONG_HOURS * 3600.0).is_long_enough
+
+
+def test_what_did_not_come_to_rest_is_told() -> None:
+    live, killed = simulate(1), simulate(4)
+    assert (live.liveness, killed.liveness) == (True, False)
+    broken = attrs.evolve(live, failure="an invariant")
+    assert [_total(*each).came_to_rest for each in ((killed,), (killed, live), (live, broken))] == [
+        False,  # nothing was tried
+        True,
+        False,
+    ]
+    assert "allowed (106 to 106 s" in _total(live).rested()
+    assert _total(live, broken).rested().startswith("in 1 of 2 every task ended in time")
+
+
+def _total(*outcomes: Outcome) -> Total:
+    total = Total()
+    for outcome in outcomes:
+        total.add(outcome)
+    return total

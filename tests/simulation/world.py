@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, Protocol
 
+import attrs
 import trio
 import trio.testing
 
@@ -58,6 +59,16 @@ class Trace(Protocol):
     def __call__(self, *what: object) -> None:
         """One more thing."""
         ...
+
+
+@attrs.frozen(kw_only=True)
+class Rest:
+    """How all tasks came to their ends after the faults had stopped; in virtual seconds."""
+
+    after_faults_s: float  # until the last end, since they stopped
+    after_due_s: float  # ... since a server was up and no task waited for a moment of the clock
+    bound_s: float  # what the latter must not exceed
+    leases_s: float  # two leases, which are part of the bound
 
 
 class WallClock:
@@ -265,7 +276,8 @@ class World:
         self.virtual_s = 0.0
         self._rng = rng = random.Random(f"{seed}:world")
         self.length_s = rng.choice([30.0, 120.0, 600.0, 1800.0, 7200.0])
-        self._liveness = rng.random() < 0.8 if liveness is None else liveness
+        self.liveness = rng.random() < 0.8 if liveness is None else liveness
+        self.rest: Rest | None = None
         self.config = _settings(rng, self.length_s)
         self.idle_s = rng.choice([2.0, 60.0])
         self.luck = Luck(seed, faults or Faults.chosen(seed), self.goals, self.counts)
@@ -309,7 +321,7 @@ class World:
                     nursery.start_soon(self._watch)
                     self._start_faults(nursery)
                     await self._act()
-                    if self._liveness:
+                    if self.liveness:
                         await self._come_to_rest(nursery)
                     await self._close()
                     nursery.cancel_scope.cancel(reason="the run is over")
@@ -341,6 +353,7 @@ class World:
     async def _come_to_rest(self, nursery: trio.Nursery) -> None:
         """Nothing goes wrong any more: then everything must end, and soon."""
         self.trace("calm")
+        calm_at = trio.current_time()
         self.luck.calmed.set()
         self.network.poison.clear()
         self.network.calm()
@@ -356,12 +369,20 @@ class World:
         # Clock steps, schedules and leases may have put it off; from then on, two leases.
         while (left := self._fallen_due_in_s()) > 0:  # noqa: ASYNC110 - it costs no time
             await trio.sleep(min(left, 600.0))
-        until = trio.current_time() + 2 * lease_s + 4 * self.config.sweep_interval_s + 60.0
+        due_at = trio.current_time()
+        bound_s = 2 * lease_s + 4 * self.config.sweep_interval_s + 60.0
+        until = due_at + bound_s
         while open_tasks := self.books.open_tasks():
             if trio.current_time() > until:
                 life = open_tasks[0]
                 raise Breach(f"{len(open_tasks)} tasks do not end; the first is {life.row}")
             await trio.sleep(1.0)
+        self.rest = Rest(
+            after_faults_s=trio.current_time() - calm_at,
+            after_due_s=trio.current_time() - due_at,
+            bound_s=bound_s,
+            leases_s=2 * lease_s,
+        )
         await self._until_idle(until)
         await self._roll_call()
 
@@ -416,7 +437,7 @@ class World:
         """The last server ends: well if nothing is wrong, else it is killed."""
         self.over = self._closing = True
         while self._server is not None:
-            if self._liveness:
+            if self.liveness:
                 self._server.stop()
             else:
                 self._server.crash("at the end")

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import attrs
 import click
-import trio
 
+from benchmarks import interrupted
 from benchmarks.peers.processes import NotInstallable
 from benchmarks.stack import StartError
-from tests.bars import Seen, say
+from tests.bars import Seen, say, told
 from tests.soak.charts import NotDrawn, draw
-from tests.soak.judge import judge
+from tests.soak.judge import BARS, in_words, judge
 from tests.soak.run import Broken, Report, Settings, soak
 
 DATA: Final = "soak.json"
@@ -66,16 +67,22 @@ def draw_if_possible(report: Report, folder: Path) -> None:
 def main(hours: float, out: Path, record: bool, trace: bool, plant_leak: float) -> None:
     """The real server under 70 % of its capacity for so many hours: does anything grow?"""
     settings = Settings.of(hours * 3600, trace=trace, leak_kib_s=plant_leak)
+    tried, command = f"{in_words(settings.seconds)} of load", f"make soak HOURS={hours:g}"
     try:
-        report = trio.run(partial(soak, settings, tell))
+        with ExitStack() as stack:
+            for name in BARS:
+                stack.enter_context(told(name, tried, command, record=record))
+            report = interrupted.run(partial(soak, settings, tell))
+            bars = judge(report, command)
     except (Broken, StartError) as error:
         raise click.ClickException(str(error)) from error
-    bars = judge(report, f"make soak HOURS={hours:g}")
+    for (
+        bar
+    ) in bars:  # at once: nothing that fails from here on may leave the lines of an earlier run
+        say(bar, record=record)
     out.mkdir(parents=True, exist_ok=True)
     write(report, bars, out / DATA)
     draw_if_possible(report, out)
-    for bar in bars:
-        say(bar, record=record)
     if report.growth:
         click.echo(f"What has grown since the warm-up:\n{report.growth}")
     elif not all(bar.held for bar in bars):

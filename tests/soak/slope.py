@@ -24,11 +24,6 @@ class Slope:
     low: float
     high: float
 
-    @property
-    def significant(self) -> bool:
-        """Whether it can be told from no growth at all."""
-        return not self.low <= 0 <= self.high
-
 
 def slope(samples: Sequence[tuple[float, float]]) -> Slope | None:
     """Of (seconds, value); None if there are too few.

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import signal
+import subprocess
+import sys
 
 import attrs
 import pytest
 import trio
 
+from benchmarks.interrupted import EXIT_INTERRUPTED
 from benchmarks.peers.processes import NotInstallable
+from benchmarks.running import trees
+from benchmarks.stack import ROOT
 from tests.soak.__main__ import DATA, write
 from tests.soak.charts import CHARTS, draw
 from tests.soak.judge import descriptors, event_loop, judge, memory, tasks, wal
@@ -133,6 +140,25 @@ def test_a_planted_leak_misses_the_bar(seen, both):
     assert held, text
 
 
+@pytest.mark.proof
+async def test_an_interrupted_soak_leaves_no_process_behind(tmp_path):
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "tests.soak", "--out", str(tmp_path / "out")],
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with trio.fail_after(60):
+        while len(below := trees([process.pid]) - {process.pid}) < 2:  # noqa: ASYNC110
+            assert process.poll() is None
+            await trio.sleep(0.02)  # the server and the load are not there yet
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == EXIT_INTERRUPTED
+    with trio.fail_after(10):  # one that it had just started ends by itself, and is then buried
+        while any([await trio.Path(f"/proc/{pid}").exists() for pid in below]):  # noqa: ASYNC110
+            await trio.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
 # -- what is concluded, of samples that are made up ------------------------------------------------
 
 
@@ -164,13 +190,19 @@ def memory_of(hours: float, an_hour: float) -> tuple[str, bool]:
         (8, 0.0, True, "less than 1 MiB/h"),
         (8, 3.0, False, "more than 1 MiB/h"),
         (1, 3600.0, False, "more than 1 MiB/h"),
-        (0.05, 0.0, True, "not significant, and too short a run to tell it from 1 MiB/h"),
+        (0.05, 0.0, False, "not told: too short a run to tell it from 1 MiB/h"),
+        (2, 0.9, False, "not told: too short a run to tell it from 1 MiB/h"),
     ],
 )
 def test_growth_is_told_from_noise(hours, an_hour, held, meaning):
     text, seen_held = memory_of(hours, an_hour)
     assert seen_held is held, text
     assert text.endswith(meaning)
+
+
+def test_memory_that_stands_still_for_a_short_time_says_nothing():
+    assert not memory([sample(second * 5.0) for second in range(100)])[1]
+    assert memory([sample(second * 5.0) for second in range(400)])[1]
 
 
 def test_too_few_samples_hold_nothing():
@@ -229,6 +261,25 @@ TOLD = Told(
 def test_any_fault_of_a_task_misses_the_bar(fault):
     assert tasks(TOLD)[1]
     assert not tasks(attrs.evolve(TOLD, **fault))[1]
+
+
+@pytest.mark.parametrize(("created", "loaded"), [(100, True), (95, True), (94, False)])
+def test_less_than_the_load_that_was_due_holds_no_bar(created, loaded):
+    """However little the server was asked to do, nothing else is wrong with it."""
+    report = Report(
+        settings=Settings(seconds=10.0, warm_s=0.0),
+        capacity=20.0,
+        rate=10.0,
+        samples=[sample(second / 40) for second in range(400)],
+        told=attrs.evolve(TOLD, created=created, ended=created),
+    )
+    bars = [bar for bar in judge(report, "make soak") if bar.bar != "soak: memory"]
+    assert {bar.held for bar in bars} == {loaded}
+    rate = (
+        f"10 s at {created / 10:.1f} tasks/s (10.0/s were due; {created / 200:.0%} of the capacity"
+    )
+    assert all(bar.tried.startswith(rate) for bar in bars)
+    assert all(("less than 95% of the load" in bar.seen) is not loaded for bar in bars)
 
 
 def test_a_task_whose_create_was_cut_off_may_be_called():
