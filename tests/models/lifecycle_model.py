@@ -167,7 +167,8 @@ class Lifecycle:
         self._must(row, "Pending")
         if row["lane"] is not None:  # it was said before
             raise Refused("IllegalTransition", row["id"], "Pending")
-        return self._change(row, lane="run", due=self.now, expires=None, ready=True)
+        deadline = row["spec"].deadline
+        return self._change(row, lane="run", due=self.now, expires=deadline, ready=True)
 
     def _requeue(self, row: Row) -> Row:
         self._must(row, "Pending")
@@ -246,8 +247,11 @@ class Lifecycle:
         late.sort(key=lambda row: (row["expires"], row["id"]))
         for row in late[:limit]:
             match row["status"]:
-                case "Pending":
+                case "Pending" if row["lane"] is None:
                     self._requeue(row)
+                case "Pending":  # it was to run, and its deadline came first
+                    self._requeue(row)
+                    self._become(row, "Failed")
                 case "Processing" if row["id"] in in_flight:
                     self._change(row, expires=self._lease(row))
                 case "Processing":
