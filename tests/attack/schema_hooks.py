@@ -74,7 +74,8 @@ def _parts(body: Any) -> Iterator[dict[str, Any]]:
     if isinstance(body, dict):
         yield body
         tasks = body.get("tasks")
-        yield from (task for task in tasks if isinstance(task, dict)) if tasks else ()
+        if isinstance(tasks, list):
+            yield from (task for task in tasks if isinstance(task, dict))
 
 
 @schemathesis.hook

@@ -186,13 +186,15 @@ async def test_whom_the_server_sends_away_is_counted() -> None:
 
 
 def test_retries_that_flood_their_host_are_missed() -> None:
-    host = herd.Host(tasks=10, firsts=herd.KNOWN_AFTER + 1, in_flight=herd.LIMIT)
+    host = herd.Host(tasks=10, firsts=herd.KNOWN_AFTER + 1, in_flight=herd.LIMIT + 1)
     host._note(first=False)
-    assert host.peak_retries == herd.LIMIT
-    host.in_flight += 1
+    assert (host.peak_retries, host.peak_known) == (herd.LIMIT + 1, 0)
+    host._note(first=True)
+    host.in_flight = herd.EXECUTORS + 1
     host._note(first=False)
-    found = herd.Herd(host=host, planned=Counter(), came=Counter(), left=0)
-    assert f"{herd.LIMIT + 1} at once beside a retry" in found.misses()
+    found = herd.Herd(host=host, planned=Counter(), came=Counter(), left=0).misses()
+    assert f"{herd.LIMIT + 1} at once while it failed" in found
+    assert f"{herd.EXECUTORS + 1} calls at once" in found
 
 
 # --- watchers

@@ -16,4 +16,3 @@ async def test_a_herd_of_failures_is_spread_and_its_host_is_not_flooded() -> Non
     assert 0 < herd.fullest(herd.planned) < SHARE_MAX
     assert 1 < herd.host.peak <= EXECUTORS
     assert 1 < herd.host.peak_known <= LIMIT
-    assert herd.host.peak_retries <= LIMIT
