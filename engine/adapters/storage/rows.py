@@ -203,11 +203,11 @@ def task_from(row: Sequence[Any]) -> Task:
     """The task of a row of ``READ_COLUMNS``; raises ``TaskDamaged``."""
     try:
         return _task_from(row)
-    except Exception as error:  # whatever a damaged byte leads to
-        why = f"the row of {row[0]!r} cannot be read: {error!r}"
-        raise TaskDamaged(str(row[0]), why) from error
+    except StoreDamaged as damaged:
+        raise TaskDamaged(str(row[0]), str(damaged)) from damaged
 
 
+@_damage_named
 def _task_from(row: Sequence[Any]) -> Task:
     """Earlier versions wrote no seal."""
     seal, destination, archived_at = row[23:]
