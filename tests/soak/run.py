@@ -23,7 +23,8 @@ from tests.soak.samples import Gone, Sample, Sampler
 from tests.soak.serve import growth_file
 
 SHARE: Final = 0.7  # of the capacity
-_RAMP: Final = 0.2  # of the measurement of the capacity is not counted
+_RAMP: Final = 0.5  # of the measurement of the capacity is not counted
+_KEPT: Final = 0.2  # of it: what is finished is removed for as long as it is counted
 _SPARE_S: Final = 60.0
 _GROWTH_S: Final = 60.0
 _DATABASE: Final = "soak.db"
@@ -42,7 +43,7 @@ class Settings:
 
     seconds: float
     rate: float | None = None
-    capacity_s: float = 15.0
+    capacity_s: float = 40.0
     sampled_every_s: float = 1.0
     said_every_s: float = 30.0
     warm_s: float = 60.0  # of the samples, nothing is concluded from these
@@ -88,7 +89,7 @@ async def soak(settings: Settings, say: Say) -> Report:
         rate = SHARE * capacity
         say(f"{capacity:,.0f} tasks/s; {SHARE:.0%} of it are {rate:,.0f}/s")
     plan = partial(_plan, settings, settings.seconds, rate)
-    async with _open_server(settings) as (server, place):
+    async with _open_server(settings, settings.retention_s) as (server, place):
         watch = _Watch(settings, server, place, say)
         told = await _drive(plan(server.url), place, watch.note)
         growth = await watch.growth() if settings.trace else None
@@ -103,9 +104,10 @@ async def soak(settings: Settings, say: Say) -> Report:
 
 
 async def _measure(settings: Settings) -> float:
-    """Tasks a second of the same mix on a server of its own, as fast as they are answered."""
+    """Tasks a second of the same mix on a server of its own, as fast as they are answered, while as
+    many that have ended are removed: it can do a good deal more before there is any to remove."""
     told: list[Told] = []
-    async with _open_server(settings) as (server, place):
+    async with _open_server(settings, _KEPT * settings.capacity_s) as (server, place):
         plan = _plan(settings, settings.capacity_s, None, server.url)
         await _drive(plan, place, told.append)
     counted = [each for each in told if _RAMP <= each.at_s / settings.capacity_s <= 1]
@@ -169,8 +171,10 @@ def _line(told: Told, sample: Sample, seconds: float) -> str:
 
 
 @asynccontextmanager
-async def _open_server(settings: Settings) -> AsyncIterator[tuple[Running, Path]]:
-    kept, often = f"{settings.retention_s:g}", f"{settings.retention_s / 10:g}"
+async def _open_server(
+    settings: Settings, retention_s: float
+) -> AsyncIterator[tuple[Running, Path]]:
+    kept, often = f"{retention_s:g}", f"{retention_s / 10:g}"
     trace = "1" if settings.trace else "0"
     with tempfile.TemporaryDirectory(prefix="ringback-soak-") as directory:
         place = Path(directory)
