@@ -8,7 +8,7 @@ import attrs
 
 from .core.commands import AnyCommand
 from .core.destination import Report
-from .core.entries import Reading
+from .core.entries import Arrival, Reading
 from .core.task import Event, Lane, Task, TaskId
 from .ports.broker import Delivery
 
@@ -71,6 +71,14 @@ class Offered:
 
 
 @attrs.frozen
+class Arriving:
+    """To the queue: the repository has been told to store these tasks. What is claimed for an
+    executor now is stored and claimed in one transaction."""
+
+    tasks: tuple[Arrival, ...]
+
+
+@attrs.frozen
 class Withdrawn:
     """To the queue: these tasks wait no longer."""
 
@@ -85,7 +93,7 @@ class Refilled:
     reading: Reading | None
 
 
-QueueMessage: TypeAlias = Next | Offered | Withdrawn | Refilled
+QueueMessage: TypeAlias = Next | Offered | Arriving | Withdrawn | Refilled
 
 
 @attrs.frozen

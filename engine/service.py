@@ -42,13 +42,14 @@ from .core.commands import (
 )
 from .core.destinations import AllFigures
 from .core.egress import EgressPolicy
+from .core.entries import arrivals
 from .core.explain import Explanation, Situation, explain
 from .core.lifecycle import ENDED, FINAL
 from .core.queries import Kept, TaskQuery
 from .core.rules import Path
 from .core.suspects import queued_for
 from .core.tally import AttemptFigures, Tally
-from .core.task import Attempt, Event, Lane, Status, Task, TaskId, TaskSpec
+from .core.task import Attempt, Dispatch, Event, Lane, Status, Task, TaskId, TaskSpec
 from .errors import (
     ClaimLost,
     EngineStopping,
@@ -62,7 +63,7 @@ from .errors import (
     TaskNotFound,
     WatcherLagged,
 )
-from .messages import Next, QueueMessage, RepositoryMessage, Request
+from .messages import Arriving, Next, QueueMessage, RepositoryMessage, Request
 from .ports.clock import Clock
 from .ports.ids import Ids
 from .ports.store import Store
@@ -178,7 +179,12 @@ class Engine:
         if self._stopping:
             raise EngineStopping
         tasks = tuple((self._parts.ids.task_id(), spec if owned else _own(spec)) for spec in specs)
-        return await self._do(Create(tasks, key))
+        created: Reply[Created] = Reply()
+        self._parts.repository_inbox.tell(Request(Create(tasks, key), created))
+        if arriving := arrivals(tasks, Dispatch(self.config.dispatch)):
+            with contextlib.suppress(EngineStopping, Overloaded):  # it hears of them later
+                self._parts.queue_inbox.tell(Arriving(arriving))
+        return await created.wait()
 
     # -- driving tasks by hand ---------------------------------------------------------------
 

@@ -5,6 +5,9 @@ passes the question on to the repository, which claims the task and answers the 
 one message crosses each border, the asker cannot get a task that is not durably its own, and no
 credits have to be counted: an open question *is* a credit.
 
+If nothing waits, a new task is claimed for whoever asks while it still lies in the repository's
+inbox: both are one commit then, and its callback begins one commit earlier.
+
 It never awaits a send. Where the repository has no room, it keeps task and asker and tries again.
 
 It also keeps the books of where callbacks go: it knows what it handed to which executor, and that
@@ -15,16 +18,17 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import assert_never
 
 import trio
 
 from engine.config import EngineConfig
-from engine.core.backlog import Backlog
+from engine.core.backlog import ADMITTED, Backlog
 from engine.core.commands import Claim, Refill, Take
 from engine.core.destinations import Admission, AllFigures, Destinations, Hold, OthersWait
-from engine.core.entries import Entry, Reading, Wanted
+from engine.core.entries import Arrival, Entry, Reading, Wanted
 from engine.core.pace import Pace
 from engine.core.task import Lane, TaskId
 from engine.errors import (
@@ -35,6 +39,7 @@ from engine.errors import (
     StoreUnavailable,
 )
 from engine.messages import (
+    Arriving,
     Next,
     Offered,
     QueueMessage,
@@ -95,6 +100,7 @@ class Queue:
         # question is here, so only the store may say "empty": these still wait for it to be asked.
         self._doubts: dict[Lane, set[Next]] = {lane: set() for lane in Lane}
         self._readings: list[Refilled] = []
+        self._arriving: list[Arrival] = []
         self._busy_s: float | None = None  # when the repository or the store must be left alone
         self._lost_track = False
         self._rests_until = float("-inf")  # the store has failed of late
@@ -172,6 +178,8 @@ class Queue:
                 self._ask(message)
             case Offered(delivery=delivery):
                 self._offer(delivery)
+            case Arriving(tasks=tasks):
+                self._arriving += tasks
             case Withdrawn(task_ids=task_ids):
                 for backlog in self._backlogs.values():
                     for task_id in task_ids:
@@ -209,6 +217,7 @@ class Queue:
     def _hand_out(self) -> None:
         """Match tasks and askers, as far as both are there."""
         now = self._clock.now()
+        arriving, self._arriving = self._arriving, []
         self._busy_s = None
         for read in self._readings:
             backlog = self._backlogs[read.lane]
@@ -236,10 +245,24 @@ class Queue:
                 if not self._forward(asker, entry):
                     backlog.offer(entry, now)
                     break
-                self._doubts[lane].discard(self._askers[lane].popleft())
             self._refill_if_low(lane, backlog)
             if backlog.drained and lane is Lane.TAKE:  # executors always wait
                 self._send_home(lane, QueueEmpty())
+        self._start(arriving)
+
+    def _start(self, arriving: Sequence[Arrival]) -> None:
+        """Have these claimed by who asks, if nothing else could be, and there is room for them all:
+        else it matters which go first, and they wait until they are stored and offered. Should one
+        not be stored after all, its claim fails."""
+        backlog = self._backlogs[Lane.RUN]
+        if len(arriving) > min(self._room, len(self._askers[Lane.RUN])) or not backlog.drained:
+            return
+        for task in arriving:
+            asker = self._first_asker(Lane.RUN)
+            if asker is None:
+                return
+            if self._admit(task.destination, backlog.others_wait) in ADMITTED:
+                self._forward(asker, task)
 
     def _first_asker(self, lane: Lane) -> Next | None:
         askers = self._askers[lane]
@@ -247,12 +270,14 @@ class Queue:
             self._doubts[lane].discard(askers.popleft())
         return askers[0] if askers else None
 
-    def _has_room(self, lane: Lane) -> bool:
-        """Whether another task may be claimed for an executor: more ask than may run at once."""
-        if lane is not Lane.RUN:
-            return True
+    @property
+    def _room(self) -> int:
+        """How many more tasks may be claimed for executors: more ask than may run at once."""
         most = self._config.executors + self._pace.ahead(self._turn_s)
-        return self._destinations.in_flight < most
+        return most - self._destinations.in_flight
+
+    def _has_room(self, lane: Lane) -> bool:
+        return lane is not Lane.RUN or self._room > 0
 
     def _can_serve(self, lane: Lane) -> bool:
         """Whether somebody asks and may be given something. Who may not will be when an attempt has
@@ -262,16 +287,19 @@ class Queue:
     def _admit(self, destination: str, others_wait: OthersWait) -> Admission:
         return self._destinations.admission(destination, others_wait, self._turn_s)
 
-    def _forward(self, asker: Next, entry: Entry) -> bool:
+    def _forward(self, asker: Next, task: Entry | Arrival) -> bool:
+        """Have the task claimed for the first asker of its lane; whether there was room to say so."""
         command = (
-            Claim(entry.task_id, asker.owner)
+            Claim(task.task_id, asker.owner)
             if asker.owner is not None
-            else Take(entry.task_id, asker.lease_s)
+            else Take(task.task_id, asker.lease_s)
         )
-        told = self._tell_repository(Request(command, asker.reply))
-        if told and asker.seat is not None:
-            self._destinations.started(asker.seat, entry.destination, self._turn_s)
-        return told
+        if not self._tell_repository(Request(command, asker.reply)):
+            return False
+        self._doubts[asker.lane].discard(self._askers[asker.lane].popleft())
+        if asker.seat is not None:
+            self._destinations.started(asker.seat, task.destination, self._turn_s)
+        return True
 
     def _refill_if_low(self, lane: Lane, backlog: Backlog) -> None:
         wanted = backlog.wanted(page=bool(self._doubts[lane]))

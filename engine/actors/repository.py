@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
@@ -20,8 +20,8 @@ import trio
 from engine.config import EngineConfig
 from engine.core.batch import Batch, Records
 from engine.core.changes import Changes
-from engine.core.commands import AnyCommand, Claim, Release, Take, never_began
-from engine.core.task import Attempt, Event, Task
+from engine.core.commands import AnyCommand, Claim, Create, Release, Take, never_began
+from engine.core.task import Attempt, Event, Task, TaskId
 from engine.errors import (
     ClaimLost,
     EngineError,
@@ -166,8 +166,7 @@ class Repository:
     ) -> tuple[Applied, list[Any]]:
         """Runs inside the transaction, perhaps in another thread."""
         batch = Batch(records)
-        named = (getattr(request.command, "task_id", None) for request in requests)
-        batch.prefetch(task_id for task_id in named if task_id is not None)
+        batch.prefetch(_named(requests))
         changes = Changes(batch, self._config, now)
         results = [self._outcome(changes, request) for request in requests]
         batch.flush()
@@ -184,6 +183,18 @@ class Repository:
             raise
         except EngineError as refused:
             return refused
+
+
+def _named(requests: Iterable[RepositoryMessage]) -> set[TaskId]:
+    """The stored tasks that commands are about; not those that are only just created."""
+    named: set[TaskId] = set()
+    new: set[TaskId] = set()
+    for request in requests:
+        if isinstance(request.command, Create):
+            new.update(task_id for task_id, _ in request.command.tasks)
+        elif (task_id := getattr(request.command, "task_id", None)) is not None:
+            named.add(task_id)
+    return named - new
 
 
 def _giving_back(command: AnyCommand, result: Any) -> list[RepositoryMessage]:

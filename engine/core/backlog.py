@@ -32,7 +32,9 @@ SIDES_READ_MAX = 50
 Admit: TypeAlias = Callable[[str, OthersWait], Admission]
 """What a destination may be given now."""
 
-_ADMITTED = (Admission.FREE, Admission.ROOM)
+ADMITTED = (Admission.FREE, Admission.ROOM)
+"""With these a destination may be given a task."""
+
 _END: Key = (float("inf"), 0, "")
 
 
@@ -103,7 +105,7 @@ class Backlog:
             destination = self._places[first[2]][0].destination
             if (
                 admit is None
-                or admit(destination, self.others_wait) in _ADMITTED
+                or admit(destination, self.others_wait) in ADMITTED
                 or (len(self._aside) >= ASIDE_MAX and destination not in LINES)
             ):
                 best = first

@@ -8,12 +8,14 @@ over that number gives the store the same order.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import attrs
 
+from .destination import destination_of
 from .suspects import queued_for
-from .task import Task, TaskId
+from .task import Dispatch, Task, TaskId, TaskSpec
 
 
 def rank_of(due_at: datetime, priority: int, ageing_s: float) -> int:
@@ -35,6 +37,27 @@ class Entry:
 def entry_of(task: Task) -> Entry:
     """A task's entry."""
     return Entry(task.id, task.rank, task.due_at, queued_for(task))
+
+
+@attrs.frozen
+class Arrival:
+    """A task that is just being stored, and could run at once."""
+
+    task_id: TaskId
+    destination: str
+
+
+def arrivals(tasks: Iterable[tuple[TaskId, TaskSpec]], default: Dispatch) -> tuple[Arrival, ...]:
+    """Those of these new tasks that have to wait for nothing but an executor, as far as their
+    descriptions say. ``default`` is the dispatch of those that name none."""
+    return tuple(
+        Arrival(task_id, destination_of(spec.callback_url))
+        for task_id, spec in tasks
+        if (spec.dispatch or default) is Dispatch.AUTO
+        and spec.run_at is None
+        and spec.delay_s is None
+        and spec.partition_key is None  # it may be held
+    )
 
 
 @attrs.frozen

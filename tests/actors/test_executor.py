@@ -233,7 +233,8 @@ async def test_a_task_cancelled_while_it_is_being_claimed_is_never_called(autoju
         await trio.sleep(4.9)
         world.store.gate = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(submit_one, engine)  # while this is written, claim and cancel meet
+            # While this is written, claim and cancel meet.
+            nursery.start_soon(partial(submit_one, engine, delay_s=60.0))
             await trio.sleep(0.2)
             nursery.start_soon(partial(engine.cancel, task_id, in_flight=True))
             await trio.testing.wait_all_tasks_blocked()

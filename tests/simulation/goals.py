@@ -100,6 +100,7 @@ _MOMENTS: Final = [
     "the queue is full",
     "an inbox is full",
     "a commit carries several tasks",
+    "a task is claimed in the commit that accepts it",
     "two tasks of a batch are accepted",
     "all executors are busy",
 ]

@@ -275,6 +275,10 @@ class Books:
             raise Breach(f"{row.name} was created twice")
         if before.version == 0 and row.key is not None:
             self._keys.setdefault(row.key, []).append(row.id)
+        if not before.version and row.status == "Processing":
+            if row.due_at > life.claimed_at[row.attempt]:
+                raise Breach(f"task {row.id} began before it was due")
+            self._goals.reach("a task is claimed in the commit that accepts it")
         if before.version and not grown:
             promoted = (before.wait, row.wait) == ("scheduled", "ready")
             if not promoted or attrs.evolve(row, wait=before.wait) != before:

@@ -35,6 +35,7 @@ from engine.core.outcome import Verdict
 from engine.core.retry import RetryIn
 from engine.core.task import Event, Status, Task
 from engine.errors import StoreUnavailable
+from engine.runtime import _Announcer
 from tests.bars import Seen, say as say_bar
 
 from .faults import NONE, Faults
@@ -263,6 +264,14 @@ def _dropping_hints(announce: Any) -> Any:
     return drop
 
 
+def _forgetting_new_ones(call: Any) -> Any:
+    def forget(self: _Announcer, applied: Applied) -> None:
+        known = tuple(task for task in applied.tasks if task.version > 1)
+        call(self, attrs.evolve(applied, tasks=known))
+
+    return forget
+
+
 def _nothing(*_: Any) -> Any:
     return lambda *_args, **_more: None
 
@@ -350,8 +359,15 @@ BUGS: Final = (
         "hints dropped in silence",
         "of tasks that become ready together only the first is announced",
         Plant(LocalBroker, "announce", _dropping_hints),
-        10,
+        100,
         ("executors work", "do not end"),
+    ),
+    Bug(
+        "new tasks left to chance",
+        "one that nobody claimed while it was being stored is not announced when it is",
+        Plant(_Announcer, "__call__", _forgetting_new_ones),
+        60,
+        ("do not end",),
     ),
     Bug(
         "leaked credit",
