@@ -54,9 +54,10 @@ class Settings:
 
     @staticmethod
     def of(seconds: float, *, trace: bool = False, leak_kib_s: float = 0.0) -> Settings:
-        """What suits a soak of this length: whatever is kept is removed several times over before
-        anything is concluded."""
-        warm_s = min(900.0, seconds / 4)
+        """What suits a soak of this length: before anything is concluded, whatever is kept has been
+        removed many times over, and the worst moments of a noisy machine have come: what memory a
+        process holds after the longest queue it ever had is settled only then (seen: 33 minutes)."""
+        warm_s = min(3600.0, seconds / 2)
         return Settings(
             seconds=seconds,
             sampled_every_s=min(5.0, max(1.0, seconds / 720)),
