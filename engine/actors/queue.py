@@ -29,7 +29,7 @@ from engine.core.backlog import ADMITTED, Backlog
 from engine.core.commands import Claim, Refill, Take
 from engine.core.destinations import Admission, AllFigures, Destinations, Hold, OthersWait
 from engine.core.entries import Arrival, Entry, Reading, Wanted
-from engine.core.pace import Pace
+from engine.core.pace import Pace, pool_size
 from engine.core.task import Lane, TaskId
 from engine.errors import (
     EngineError,
@@ -96,6 +96,8 @@ class Queue:
         self._side_size = min(2 * config.unhealthy_limit, config.window)
         self._backlogs = {lane: Backlog(config.window, self._side_size) for lane in Lane}
         self._askers: dict[Lane, deque[Next]] = {lane: deque() for lane in Lane}
+        # So many may ask; more than there are executors are some that have gone.
+        self._askers_max = {Lane.RUN: pool_size(config.executors), Lane.TAKE: config.takers_max}
         # Who wants to know at once whether the queue is empty. A hint can be on its way while the
         # question is here, so only the store may say "empty": these still wait for it to be asked.
         self._doubts: dict[Lane, set[Next]] = {lane: set() for lane in Lane}
@@ -196,15 +198,15 @@ class Queue:
             self._pace.ended(self._turn_s)
         if not asker.patient:
             self._doubts[asker.lane].add(asker)
-        askers = self._askers[asker.lane]
-        if asker.owner is None and len(askers) >= self._config.takers_max:
-            self._askers[asker.lane] = deque(a for a in askers if not a.reply.abandoned)
-            if len(self._askers[asker.lane]) >= self._config.takers_max:
-                asker.reply.fail(Overloaded("too many clients wait for a task"))
-            else:
-                self._askers[asker.lane].append(asker)
-        else:
+        askers, most = self._askers[asker.lane], self._askers_max[asker.lane]
+        if len(askers) >= most:
+            askers = self._askers[asker.lane] = deque(a for a in askers if not a.reply.abandoned)
+        if asker.owner is not None:  # an executor: who called last has connections that are open
+            askers.appendleft(asker)
+        elif len(askers) < most:
             askers.append(asker)
+        else:
+            asker.reply.fail(Overloaded("too many clients wait for a task"))
 
     def _offer(self, delivery: Delivery) -> None:
         now = self._clock.now()

@@ -35,7 +35,7 @@ async def test_it_is_claimed_for_who_asks(autojump_clock):
             nursery.start_soon(partial(rig.next, owner=owner))
             await trio.testing.wait_all_tasks_blocked()
         arrive(rig, 1)
-        assert await rig.requests() == [Claim(an_id(1), "a")]
+        assert await rig.requests() == [Claim(an_id(1), "b")]
         assert rig.actor.waiting[Lane.RUN] == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from engine.adapters.system import TrioClock
 from engine.config import EngineConfig
 from engine.core.commands import Claim, Refill, Take
 from engine.core.entries import Entry, Page, Reading
+from engine.core.pace import pool_size
 from engine.core.task import Dispatch, Lane, Status
 from engine.errors import (
     EngineError,
@@ -48,19 +50,24 @@ class Rig:
         self.inbox.tell(Offered(Delivery(tuple(Hint(lane, entry) for entry in entries), missed)))
 
     async def next(
-        self, lane: Lane = Lane.RUN, owner: str | None = "me", *, patient: bool = True
+        self,
+        lane: Lane = Lane.RUN,
+        owner: str | None = "me",
+        *,
+        patient: bool = True,
+        lease_s: float = 60.0,
     ) -> Any:
         """The answer to an executor who asks, or the error."""
         try:
             return await self.inbox.ask(
-                lambda reply: Next(lane, reply, owner, lease_s=60.0, patient=patient)
+                lambda reply: Next(lane, reply, owner, lease_s=lease_s, patient=patient)
             )
         except EngineError as error:
             return error
 
-    async def dequeue(self, *, patient: bool = True) -> Any:
+    async def dequeue(self, *, patient: bool = True, lease_s: float = 60.0) -> Any:
         """The answer to a client who asks."""
-        return await self.next(Lane.TAKE, None, patient=patient)
+        return await self.next(Lane.TAKE, None, patient=patient, lease_s=lease_s)
 
     async def requests(self) -> list[Any]:
         """What the queue wants from the repository, as soon as it wants nothing more."""
@@ -104,15 +111,43 @@ async def test_it_begins_by_reading_the_head_of_each_lane(autojump_clock):
         assert await rig.requests() == [Refill(Lane.RUN, 8), Refill(Lane.TAKE, 8)]
 
 
-async def test_who_asks_first_gets_the_first_task(autojump_clock):
+async def test_the_client_who_asks_first_gets_the_first_task(autojump_clock):
     rig = Rig()
     async with running(rig) as nursery:
         await rig.know()
-        for owner in ("a", "b"):
+        for lease_s in (1.0, 2.0):
+            nursery.start_soon(partial(rig.dequeue, lease_s=lease_s))
+            await trio.testing.wait_all_tasks_blocked()
+        rig.offer(entry(2), entry(1), entry(3), lane=Lane.TAKE)
+        assert await rig.requests() == [Take(an_id(1), 1.0), Take(an_id(2), 2.0)]
+
+
+async def test_the_executor_who_called_last_gets_the_first_task(autojump_clock):
+    """Its connections are still open; with a hundred of them in turn few would be."""
+    rig = Rig()
+    async with running(rig) as nursery:
+        await rig.know()
+        for owner in ("a", "b", "c"):
             nursery.start_soon(partial(rig.next, owner=owner))
             await trio.testing.wait_all_tasks_blocked()
-        rig.offer(entry(2), entry(1), entry(3))
-        assert await rig.requests() == [Claim(an_id(1), "a"), Claim(an_id(2), "b")]
+        rig.offer(entry(2), entry(1))
+        assert await rig.requests() == [Claim(an_id(1), "c"), Claim(an_id(2), "b")]
+
+
+async def test_executors_who_left_are_forgotten(autojump_clock):
+    rig = Rig(executors=4)
+    async with running(rig) as nursery:
+        await rig.know()
+        for _ in range(50):
+            with trio.move_on_after(1):
+                await rig.next(owner="gone")
+        nursery.start_soon(partial(rig.next, owner="here"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.actor.waiting[Lane.RUN] == 1
+        (kept,) = re.findall(r"run <.*?> (\d+) askers", repr(rig.actor))
+        assert int(kept) <= pool_size(4)
+        rig.offer(entry(1))
+        assert await rig.requests() == [Claim(an_id(1), "here")]
 
 
 async def test_a_scheduled_task_is_given_at_its_time(autojump_clock):
