@@ -140,8 +140,16 @@ class Feed:
             self._drop_oldest()
         return True
 
+    def cut(self) -> None:
+        """What comes next does not follow: all who watch are told that they lagged behind."""
+        self.close()
+        self.end += 1
+        self.first = self.end
+        self._behind = len(self.watchers)
+        self.idle.unpark_all()
+
     def close(self) -> None:
-        """Nobody watches any more."""
+        """Drop all there is."""
         while self._log:
             self._drop_oldest()
 

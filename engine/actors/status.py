@@ -154,11 +154,23 @@ class StatusHub:
                 await trio.sleep(self._config.store_retry_s)
                 continue
             if not missed:
+                if seq < math.inf:
+                    self._skip_to(int(seq))
                 return
             await self._pass_on(missed)
 
+    def _skip_to(self, seq: int) -> None:
+        """Events up to ``seq`` have been removed before they could be passed on. Whoever watches is
+        told, and hears from the store what is gone on resuming."""
+        self.last_seq = seq
+        self._rounds.skip_to(seq)
+        for feed in self._feeds.values():
+            feed.cut()
+
     async def _pass_on(self, events: Sequence[Event]) -> None:
         """In parts of a buffer, so that one big commit drops nobody who keeps up."""
+        if events and events[0].seq > self.last_seq + 1:
+            self._skip_to(events[0].seq - 1)
         for start in range(0, len(events), self._rounds.part):
             some = events[start : start + self._rounds.part]
             self.last_seq = some[-1].seq
@@ -196,6 +208,11 @@ class _Rounds:
         if len(self._gathered) >= self.part:
             self._enough.set()
             await self._taken.wait()
+
+    def skip_to(self, seq: int) -> None:
+        """What follows comes after ``seq``; what has been gathered does not matter any more."""
+        self._gathered = []
+        self.last_seq = seq
 
     def begin(self) -> list[Feed]:
         """Put what has been gathered into the feeds; those who have got something."""

@@ -113,6 +113,23 @@ async def test_a_watcher_that_does_not_keep_up_is_told_where_it_was(autojump_clo
         assert caught.value.last_seq == 2
 
 
+async def test_after_a_cut_only_new_watchers_go_on(autojump_clock):
+    feed = Feed(ALL, limit=3)
+    reads, lags = feed.add(after=0), feed.add(after=0)
+    offer(feed, numbered(1))
+    assert await seqs(reads) == [1]
+    feed.cut()
+    joins = feed.add(after=4)
+    offer(feed, numbered(5))
+    assert await seqs(joins) == [5]
+    for watcher, last_seq in ((reads, 1), (lags, 0)):
+        with pytest.raises(WatcherLagged) as caught:
+            await watcher.receive()
+        assert caught.value.last_seq == last_seq
+        feed.remove(watcher)
+    assert kept(feed) == 0
+
+
 async def test_a_watcher_gets_what_is_left_before_it_hears_of_the_end(autojump_clock):
     feed = Feed(ALL, limit=3)
     watcher = feed.add(after=0)

@@ -25,7 +25,7 @@ from engine.errors import (
 )
 from engine.messages import Committed
 from engine.service import Engine
-from tests.support.builders import a_task, an_event, an_id, write
+from tests.support.builders import a_task, an_event, an_id, at, write
 from tests.support.engine import (
     BAD,
     GOOD,
@@ -82,6 +82,10 @@ class Rig:
         for event in await self.store.inner.events(newest - len(numbers), len(numbers)):
             self.hub.publish((event,))
 
+    async def remove(self, number: int) -> None:
+        """So many events, the oldest ones, are older than they are kept."""
+        await self.store.inner.transact(lambda r: r.prune(at(1), at(0), at(0), number))
+
 
 async def test_what_its_inbox_has_no_room_for_is_read_again_without_a_gap(autojump_clock):
     rig = Rig(inbox=1, event_page=2)
@@ -108,6 +112,62 @@ async def test_a_burst_beyond_its_inbox_reaches_the_watchers_complete(autojump_c
         await trio.sleep(5)
         assert [event.seq for event in await seen(watcher, 20)] == list(range(1, 21))
         assert [event.task_id for event in await one.receive()] == [an_id(17)]
+        rig.inbox.close()
+
+
+@pytest.mark.parametrize("removed", [19, 20, 21], ids=["some", "all but one", "all"])
+async def test_who_cannot_be_given_what_was_removed_is_told(autojump_clock, removed):
+    """Removed before it could be passed on: for so long the store could not be read."""
+    rig = Rig(inbox=1, event_page=3)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.hub.run)
+        told = [*crowd(rig.hub), rig.hub.add(EventFilter(task_ids=frozenset({an_id(3)})))]
+        await rig.commit(1)
+        await told[0].receive()
+        rig.store.reads_down = True
+        await rig.commit(*range(2, 22))  # the first one is gathered, of the others all but one lost
+        await rig.remove(removed)
+        await trio.sleep(5)
+        rig.store.reads_down = False
+        await trio.sleep(5)
+        joins = rig.hub.add(EventFilter())
+        assert joins.after == 21
+        await rig.commit(22)
+        assert [event.seq for event in await seen(joins, 1)] == [22]
+        for watcher, last_seq in ((told[0], 1), (told[1], 0), (told[-1], 0)):
+            with pytest.raises(WatcherLagged) as caught:
+                await watcher.receive()
+            assert caught.value.last_seq == last_seq
+            rig.hub.remove(watcher)
+        rig.inbox.close()
+
+
+async def test_who_waits_for_what_was_removed_is_woken_and_cannot_resume(autojump_clock):
+    rig = Rig(inbox=1)
+    waits = Watch(rig.hub, rig.store, EventFilter(), None, page_size=10, lasting=False)
+    resumes = Watch(rig.hub, rig.store, EventFilter(), 0, page_size=10, lasting=False)
+    told: list[int] = []
+
+    async def wait() -> None:
+        try:
+            while True:
+                await waits.receive()
+        except WatcherLagged as error:
+            told.append(error.last_seq)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.hub.run)
+        nursery.start_soon(wait)
+        rig.store.reads_down = True
+        await rig.commit(1, 2, 3)  # the inbox has room for the first
+        await rig.remove(3)
+        await trio.sleep(5)
+        assert told == []
+        rig.store.reads_down = False
+        await trio.sleep(5)
+        assert told == [1]
+        with pytest.raises(CursorExpired):
+            await resumes.receive()
         rig.inbox.close()
 
 

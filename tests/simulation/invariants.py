@@ -273,7 +273,7 @@ class Books:
         grown = row.version - before.version
         if self._names.setdefault(row.name, row.id) != row.id:
             raise Breach(f"{row.name} was created twice")
-        if before.version == 0 and row.key is not None:
+        if not before.version and row.key is not None:
             self._keys.setdefault(row.key, []).append(row.id)
         if not before.version and row.status == "Processing":
             if row.due_at > life.claimed_at[row.attempt]:
