@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ import trio
 from engine.config import EngineConfig
 from engine.core.batch import Batch, Records
 from engine.core.changes import Changes
-from engine.core.commands import AnyCommand, Claim, Create, Release, Take, never_began
+from engine.core.commands import AnyCommand, Claim, Create, Finish, Release, Take, never_began
 from engine.core.task import Attempt, Event, Task, TaskId
 from engine.errors import (
     ClaimLost,
@@ -37,6 +37,7 @@ from engine.ports.store import Store
 
 from .mailbox import Inbox, Reply
 
+_ANSWER_BYTES_MAX = 2**20  # of callbacks' answers in one transaction, where there is a choice
 _CONFLICT_TRIES = 5
 _TRUSTED_AFTER_S = 2.0  # without trouble
 _log = logging.getLogger("ringback.repository")
@@ -99,7 +100,8 @@ class Repository:
                     # Behind a result comes the claim of who handed it in, by way of the queue.
                     await trio.lowlevel.checkpoint()
                     serving += self._inbox.receive_nowait(self._config.commit_batch - 1)
-                    await self._serve(serving)
+                    for part in _parts(serving):
+                        await self._serve(part)
                     serving = []
             except trio.EndOfChannel:
                 pass
@@ -183,6 +185,21 @@ class Repository:
             raise
         except EngineError as refused:
             return refused
+
+
+def _parts(requests: Sequence[RepositoryMessage]) -> Iterator[Sequence[RepositoryMessage]]:
+    """Cut them where they hold too much of callees' answers: until it is written, an answer is in
+    memory up to ten times over, as bytes, text and JSON, in a task and in its attempt."""
+    part: list[RepositoryMessage] = []
+    size = 0
+    for request in requests:
+        if isinstance(request.command, Finish):
+            size += (own := len(request.command.answer.body))
+            if size > _ANSWER_BYTES_MAX and part:
+                yield part
+                part, size = [], own
+        part.append(request)
+    yield part
 
 
 def _named(requests: Iterable[RepositoryMessage]) -> set[TaskId]:

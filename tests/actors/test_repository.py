@@ -18,6 +18,7 @@ from engine.actors.repository import Applied, Repository
 from engine.adapters.system import TrioClock
 from engine.config import EngineConfig
 from engine.core.commands import AnyCommand, Cancel, Claim, Create, Execute, Refill, Take
+from engine.core.outcome import Answer
 from engine.core.task import Dispatch, Lane, Status
 from engine.errors import (
     ClaimLost,
@@ -124,6 +125,24 @@ async def test_a_transaction_holds_no_more_commands_than_allowed(autojump_clock)
     async with running(rig):
         await rig.all_at_once(*(creating(n) for n in range(1, 21)))
     assert [len(applied.tasks) for applied in rig.told.applied] == [0, 5, 5, 5, 5]
+
+
+async def test_a_transaction_holds_no_more_of_answers_than_a_mebibyte(autojump_clock):
+    rig = Rig(answer_bytes_max=2**21)
+    sizes = [2**18] * 6 + [2**21, 1]
+    body = b"x" * 2**21
+    async with running(rig):
+        await rig.all_at_once(*(creating(n) for n in range(1, 9)))
+        claimed = await rig.all_at_once(*(Claim(an_id(n), "me") for n in range(1, 9)))
+        before = len(rig.told.applied)
+        ended = await rig.all_at_once(
+            *(
+                finishing(task, answer=Answer(status_code=200, body=body[:size]))
+                for task, size in zip(claimed, sizes, strict=True)
+            )
+        )
+    assert [task.status for task in ended] == [Status.COMPLETED] * 8
+    assert [len(applied.tasks) for applied in rig.told.applied[before + 1 :]] == [4, 2, 1, 1]
 
 
 async def test_a_refused_command_does_not_sink_its_neighbours(autojump_clock):
