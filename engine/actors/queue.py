@@ -250,7 +250,8 @@ class Queue:
             self._refill_if_low(lane, backlog)
             if backlog.drained and lane is Lane.TAKE:  # executors always wait
                 self._send_home(lane, QueueEmpty())
-        self._start(arriving)
+        if arriving:
+            self._start(arriving)
 
     def _start(self, arriving: Sequence[Arrival]) -> None:
         """Have these claimed by who asks, if nothing else could be, and there is room for them all:

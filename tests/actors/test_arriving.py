@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import trio
 import trio.testing
@@ -31,9 +29,7 @@ async def test_it_is_claimed_for_who_asks(autojump_clock):
     rig = Rig()
     async with running(rig) as nursery:
         await rig.know()
-        for owner in ("a", "b"):
-            nursery.start_soon(partial(rig.next, owner=owner))
-            await trio.testing.wait_all_tasks_blocked()
+        await rig.ask(nursery, "a", "b")
         arrive(rig, 1)
         assert await rig.requests() == [Claim(an_id(1), "b")]
         assert rig.actor.waiting[Lane.RUN] == 1
@@ -63,9 +59,7 @@ async def test_who_waits_goes_first(autojump_clock):
     rig = Rig()
     async with running(rig) as nursery:
         await rig.know()
-        for owner in ("a", "b"):
-            nursery.start_soon(partial(rig.next, owner=owner))
-        await trio.testing.wait_all_tasks_blocked()
+        await rig.ask(nursery, "a", "b")
         arrive(rig, 3)
         rig.offer(entry(1), entry(2))
         assert claims(await rig.requests()) == [an_id(1), an_id(2)]

@@ -65,6 +65,12 @@ class Rig:
         except EngineError as error:
             return error
 
+    async def ask(self, nursery: trio.Nursery, *owners: str) -> None:
+        """These executors ask, one after the other."""
+        for owner in owners:
+            nursery.start_soon(partial(self.next, owner=owner))
+            await trio.testing.wait_all_tasks_blocked()
+
     async def dequeue(self, *, patient: bool = True, lease_s: float = 60.0) -> Any:
         """The answer to a client who asks."""
         return await self.next(Lane.TAKE, None, patient=patient, lease_s=lease_s)
@@ -127,9 +133,7 @@ async def test_the_executor_who_called_last_gets_the_first_task(autojump_clock):
     rig = Rig()
     async with running(rig) as nursery:
         await rig.know()
-        for owner in ("a", "b", "c"):
-            nursery.start_soon(partial(rig.next, owner=owner))
-            await trio.testing.wait_all_tasks_blocked()
+        await rig.ask(nursery, "a", "b", "c")
         rig.offer(entry(2), entry(1))
         assert await rig.requests() == [Claim(an_id(1), "c"), Claim(an_id(2), "b")]
 
