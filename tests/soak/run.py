@@ -106,7 +106,7 @@ async def soak(settings: Settings, say: Say) -> Report:
 
 async def _measure(settings: Settings) -> float:
     """Tasks a second of the same mix on a server of its own, as fast as they are answered, while as
-    many that have ended are removed: it can do a good deal more before there is any to remove."""
+    many that have ended are removed, as in the soak itself."""
     told: list[Told] = []
     async with _open_server(settings, _KEPT * settings.capacity_s) as (server, place):
         plan = _plan(settings, settings.capacity_s, None, server.url)
