@@ -140,8 +140,11 @@ class Backlog:
 
     @property
     def drained(self) -> bool:
-        """Whether it is sure that no ready task waits, here or in the store."""
-        if self._missed or self._reading is not None or self.holds_back:
+        """Whether it is sure that no task is ready that may be given out, here or in the store. Of
+        those set aside this speaks once ``pick`` has found nothing."""
+        if self._missed or (self._reading is not None and self._reading.page):
+            return False
+        if any(map(self._may_hide, self._awake)):
             return False
         # Behind an incomplete window of scheduled tasks none is due before the last one held.
         return len(self._ready) == 0 and self._ready.complete and self._scheduled.known
@@ -221,6 +224,11 @@ class Backlog:
         self._note_thin(read.destination, side)
 
     # -- setting aside -----------------------------------------------------------------------
+
+    def _may_hide(self, destination: str) -> bool:
+        """Whether the store may hold a task for it that comes before all that its side shows."""
+        being_read = self._reading is not None and destination in self._reading.sides
+        return being_read or destination in self._stale or not self._aside[destination].known
 
     def _first_aside(self, admit: Admit) -> Key | None:
         """The first task of all destinations that are set aside and may be given one. Those that

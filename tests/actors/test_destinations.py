@@ -194,6 +194,23 @@ async def test_a_breaker_stops_nobody_else(autojump_clock):
         assert len(began(world.net, DEAD)) == 10
 
 
+async def test_beside_a_breaker_that_is_open_accepting_and_claiming_are_one_commit(autojump_clock):
+    world = a_world(dead=REFUSED)
+    async with world.open(executors=1, sweep_interval_s=1e4) as engine:
+        await submit(engine, *[DEAD] * 100, retry_policy=ONCE)
+        await trio.sleep(1)
+        assert (await figures(engine)).breaker is BreakerState.OPEN
+        before = world.store.transactions
+        accepted = await submit_one(engine, HEALTHY)
+        assert world.store.transactions == before + 1
+        assert (await engine.get(accepted)).status is Status.PROCESSING
+        held = await submit_one(engine, DEAD)
+        assert (await engine.get(held)).status is Status.QUEUED
+        await until(engine, [accepted])
+        await world.check_books([accepted])
+        engine.cut()
+
+
 async def test_order_holds_among_what_waited_for_a_breaker(autojump_clock):
     world = a_world(dead=REFUSED)
     async with world.open(executors=1) as engine:
