@@ -248,7 +248,7 @@ class Queue:
                     backlog.offer(entry, now)
                     break
             self._refill_if_low(lane, backlog)
-            if backlog.drained and lane is Lane.TAKE:  # executors always wait
+            if lane is Lane.TAKE and backlog.drained:  # executors always wait
                 self._send_home(lane, QueueEmpty())
         if arriving:
             self._start(arriving)
